@@ -1,0 +1,32 @@
+// Every operator's schema, and the module gpe._C.
+#include <pybind11/pybind11.h>
+#include <torch/library.h>
+
+#include <string>
+
+TORCH_LIBRARY(gpe, library) {
+  library.def(
+      "place_on_grid(Tensor images, Tensor locations, int grid_size, Tensor scale, Tensor shift,"
+      " ScalarType dtype, bool channels_last) -> Tensor");
+  library.def(
+      "place_on_grid_(Tensor(a!) canvas, Tensor placed, Tensor images, Tensor locations,"
+      " int grid_size, Tensor scale, Tensor shift) -> ()");
+}
+
+namespace {
+
+std::string cpu_instructions() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (__builtin_cpu_supports("avx512f")) return "AVX-512";
+  if (__builtin_cpu_supports("avx2")) return "AVX2";
+#endif
+  return "baseline";
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "gpe's compiled kernels; importing it registers torch.ops.gpe.*";
+  module.def("cpu_instructions", &cpu_instructions,
+             "The instruction set that the CPU kernels use on this processor.");
+}

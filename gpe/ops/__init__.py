@@ -1,0 +1,1 @@
+"""Ops: one public function each, with compiled, Triton and reference implementations."""

@@ -1,0 +1,191 @@
+"""Which implementation serves which device, and why.
+
+Every op has up to four implementations behind one public function: C++ and CUDA kernels in
+``gpe._C`` ("compiled"), Triton kernels ("triton") and plain PyTorch ("reference"). The first that
+there is for a device serves it. The environment variable ``GPE_BACKEND`` forces one; a forced one
+that is missing raises.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+from gpe.errors import InputError
+from gpe.ops import reference
+
+log = logging.getLogger("gpe")
+
+BACKENDS = ("compiled", "triton", "reference")
+
+
+class Status(NamedTuple):
+    """Whether a backend serves a device, and why or why not."""
+
+    ready: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`doctor` found. ``print`` it.
+
+    Attributes:
+        versions: of torch and Triton, and the GPU's name.
+        active: device type -> the backend that serves it.
+        status: (device type, backend) -> :class:`Status`.
+        forced: the value of ``GPE_BACKEND``, or None.
+    """
+
+    versions: dict[str, str]
+    active: dict[str, str]
+    status: dict[tuple[str, str], Status]
+    forced: str | None
+
+    def __str__(self) -> str:
+        lines = [", ".join(f"{name} {version}" for name, version in self.versions.items())]
+        if self.forced:
+            lines.append(f"GPE_BACKEND={self.forced}")
+        for (device, backend), status in self.status.items():
+            mark = "active" if self.active[device] == backend else "ready" if status.ready else "-"
+            lines.append(f"{device:<5} {backend:<10} {mark:<7} {status.reason}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def doctor() -> Diagnosis:
+    """Says what is active on which device, what is not, and why.
+
+    Example:
+        >>> import gpe
+        >>> sorted(gpe.doctor().active)
+        ['cpu', 'cuda']
+    """
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    versions = {"torch": torch.__version__, "GPU": gpu}
+    if _has_triton():
+        versions["triton"] = importlib.import_module("triton").__version__
+    devices = ("cpu", "cuda")
+    status = {
+        (device, backend): _status(device, backend) for device in devices for backend in BACKENDS
+    }
+    active = {}
+    for device in devices:
+        try:
+            active[device] = choose(device)
+        except InputError:
+            active[device] = "none"
+    return Diagnosis(versions, active, status, os.environ.get("GPE_BACKEND") or None)
+
+
+@torch.compiler.assume_constant_result
+def choose(device: str) -> str:
+    """The backend that serves tensors of a device type.
+
+    Raises:
+        InputError: ``GPE_BACKEND`` names none, or one that is missing here.
+    """
+    forced = os.environ.get("GPE_BACKEND")
+    if not forced:
+        return next(backend for backend in BACKENDS if _status(device, backend).ready)
+    if forced not in BACKENDS:
+        raise InputError(f"GPE_BACKEND: expected one of {', '.join(BACKENDS)}, got {forced!r}")
+    status = _status(device, forced)
+    if not status.ready:
+        raise InputError(f"GPE_BACKEND={forced}: not there for {device} tensors: {status.reason}")
+    return forced
+
+
+def implementation(name: str, device: str) -> Callable:
+    """The function that computes op ``name`` (a trailing ``_``: in place) on a device type."""
+    backend = choose(device)
+    if backend == "compiled":
+        return getattr(torch.ops.gpe, name)
+    if backend == "triton":
+        return getattr(_triton_module(name.rstrip("_")), name)
+    _warn_of_reference(device)
+    return getattr(reference, name)
+
+
+def warn_once(message: str) -> None:
+    """Logs a warning the first time it is given."""
+    if not torch.compiler.is_compiling():
+        _log_once(message)
+
+
+@cache
+def extension() -> Status:
+    """Imports ``gpe._C``, once; whether it is there, and why not."""
+    try:
+        from gpe import _build
+    except ImportError:
+        return Status(False, "gpe._C is not built: run make install")
+    if torch.__version__ != _build.TORCH:
+        reason = f"gpe._C was built for torch {_build.TORCH}, this is {torch.__version__}"
+        log.warning("%s; going on without it. Build it anew: make install", reason)
+        return Status(False, reason)
+    try:
+        from gpe import _C
+    except ImportError as error:
+        reason = f"gpe._C cannot be imported: {str(error).splitlines()[0]}"
+        log.warning("%s; going on without it. Build it anew: make install", reason)
+        return Status(False, reason)
+    return Status(True, f"C++ with {_C.cpu_instructions()}")
+
+
+def _status(device: str, backend: str) -> Status:
+    if backend == "reference":
+        return Status(True, "plain PyTorch")
+    return (_compiled if backend == "compiled" else _triton)(device)
+
+
+def _compiled(device: str) -> Status:
+    status = extension()
+    if not status.ready or device == "cpu":
+        return status
+    if device != "cuda":
+        return Status(False, f"no kernels for {device}")
+    from gpe import _build
+
+    if _build.CUDA is None:
+        return Status(False, f"gpe._C has no CUDA kernels: {_build.REASON}")
+    return Status(True, f"CUDA C++, built with {_build.REASON}")
+
+
+def _triton(device: str) -> Status:
+    if not _has_triton():
+        return Status(False, "triton is not installed")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device == "cpu" and not interpreted:
+        return Status(False, "Triton needs a GPU, or TRITON_INTERPRET=1")
+    # The interpreter is there for tests; nobody wants it by default.
+    if interpreted and os.environ.get("GPE_BACKEND") != "triton":
+        return Status(False, "TRITON_INTERPRET=1 serves only with GPE_BACKEND=triton")
+    return Status(True, "Triton's interpreter" if interpreted else "Triton kernels")
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result
+def _triton_module(op: str):
+    return importlib.import_module(f"gpe.ops.triton.{op}")
+
+
+def _warn_of_reference(device: str) -> None:
+    if os.environ.get("GPE_BACKEND") != "reference":
+        warn_once(f"{device} tensors take plain PyTorch: {_compiled(device).reason}")
+
+
+@cache
+def _log_once(message: str) -> None:
+    log.warning("%s", message)

@@ -1,0 +1,59 @@
+"""What all tests share: which implementations there are to test, and how close is close enough."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Where there is no GPU, Triton's kernels run in its interpreter. It must be told before the
+# first kernel is defined; it serves only where GPE_BACKEND=triton asks for it.
+if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from gpe.ops import backend
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# (rtol, atol) against a computation in float64: a few units in the last place. One table for
+# all ops; a test that needs another says why.
+TOLERANCE = {
+    torch.float64: (1e-12, 1e-12),
+    torch.float32: (1e-6, 1e-6),
+    torch.bfloat16: (8e-3, 8e-3),
+    torch.float16: (1e-3, 1e-3),
+}
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def _served() -> list[tuple[str, str]]:
+    """(device, backend) for each implementation that can run here."""
+    pairs = [(device, name) for device in DEVICES for name in backend.BACKENDS]
+    with pytest.MonkeyPatch.context() as patch:
+        found = []
+        for device, name in pairs:
+            patch.setenv("GPE_BACKEND", name)
+            if backend._status(device, name).ready:
+                found.append((device, name))
+    return found
+
+
+@pytest.fixture(params=_served(), ids="-".join)
+def served(request, monkeypatch) -> str:
+    """Forces each implementation in turn; the device that it serves."""
+    device, name = request.param
+    monkeypatch.setenv("GPE_BACKEND", name)
+    return device
+
+
+@pytest.fixture
+def interpreted() -> bool:
+    """Whether this test runs in Triton's interpreter, which truncates to bfloat16."""
+    return os.environ.get("GPE_BACKEND") == "triton" and "TRITON_INTERPRET" in os.environ
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    return request.param
