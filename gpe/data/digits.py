@@ -1,0 +1,38 @@
+"""Handwritten digits that come with scikit-learn: no network, no files.
+
+1,797 images of 8×8 with values from 0 to 16 (Alpaydin and Kaynak, UCI, 1998).
+"""
+
+import torch
+from torch.nn.functional import interpolate
+
+from gpe.data.listing import Listing, split
+from gpe.data.resident import generator
+
+
+def listings(image_size: int) -> tuple[Listing, Listing]:
+    """Training and test digits, in RGB.
+
+    Args:
+        image_size: height and width, in pixels, that the 8×8 images are resized to.
+
+    Example:
+        >>> train, test = listings(32)
+        >>> len(train.labels), len(test.labels), train.read(torch.arange(2)).shape
+        (1437, 360, torch.Size([2, 3, 32, 32]))
+    """
+    from sklearn.datasets import load_digits  # takes a second, and only the digits need it
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images)[:, None].float() * (255 / 16)
+    images = interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)
+    images = images.round().to(torch.uint8).expand(-1, 3, -1, -1)
+    labels = torch.from_numpy(digits.target).long()
+    classes = tuple(str(name) for name in digits.target_names)
+
+    def listing(part: torch.Tensor) -> Listing:
+        return Listing(labels[part], classes, lambda chosen: images[part[chosen]])
+
+    # The split is the same for every seed: all runs are tested on the same images.
+    train, test = split(labels, generator(0, 0, 0, "split"))
+    return listing(train), listing(test)

@@ -1,0 +1,44 @@
+"""A set of images before any pixel is read: subsets are chosen here, at no cost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """What is known of a set before it is read.
+
+    Attributes:
+        labels: int64 ``[N]``.
+        classes: the name of each label.
+        read: from indices, int64 ``[n]``, to their images, uint8 ``[n,3,h,w]``.
+    """
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    read: Callable[[Tensor], Tensor]
+
+
+def split(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices of about 80 % for training and 20 % for testing, drawn within each class.
+
+    Args:
+        labels: int64 ``[N]``; both parts are non-empty from N = 2 on.
+        generator: of the draw.
+
+    Returns:
+        Two tensors of indices, int64, sorted, that together hold each image once.
+
+    Example:
+        >>> train, test = split(torch.arange(20) // 10, torch.Generator())
+        >>> len(train), (test // 10).tolist()
+        (16, [0, 0, 1, 1])
+    """
+    order = torch.randperm(len(labels), generator=generator)
+    by_class = order[labels[order].argsort(stable=True)]
+    in_test = torch.zeros(len(labels), dtype=torch.bool)
+    in_test[by_class[1::5]] = True
+    return (~in_test).nonzero().flatten(), in_test.nonzero().flatten()

@@ -1,0 +1,157 @@
+"""A whole set of images in device memory, and how an epoch is drawn from it without a loader."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gpe.errors import InputError, expect_at_least_one
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and labels, each in one tensor.
+
+    Attributes:
+        images: uint8 ``[N,3,h,w]``.
+        labels: int64 ``[N]``, on the device of ``images``.
+        classes: the name of each label.
+        mean: per channel, of images in [0, 1].
+        std: per channel, of images in [0, 1].
+
+    Raises:
+        InputError: a tensor of another dtype or shape.
+
+    Example:
+        >>> images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4).long()
+        >>> len(ImageSet(images, labels, ("cat",), (0.5,) * 3, (0.5,) * 3).to("cpu"))
+        4
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            raise InputError(f"images: expected uint8 [N,3,h,w], got {_kind(images)}")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise InputError(f"labels: expected int64 [{len(images)}], got {_kind(labels)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set with its tensors on ``device``."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def generator(seed: int, epoch: int, rank: int, purpose: str) -> torch.Generator:
+    """A CPU generator that is a pure function of its arguments.
+
+    Args:
+        seed: of the run.
+        epoch: counted from anywhere.
+        rank: of the process; 0 for what all ranks share.
+        purpose: what is drawn, ``"locations"``. Each purpose has a stream of its own.
+
+    Returns:
+        A fresh generator, the same one for the same arguments on every machine.
+
+    Example:
+        >>> draws = [torch.rand(1, generator=generator(0, 3, 0, "flips")) for _ in range(2)]
+        >>> bool(draws[0] == draws[1])
+        True
+    """
+    key = f"{seed:d} {epoch:d} {rank:d} {purpose}".encode()
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8]))
+
+
+def epoch_order(
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    samples: int | None = None,
+) -> Tensor:
+    """Which images one rank sees in one epoch, and in which order.
+
+    All ranks share one permutation of (seed, epoch), of which rank r takes every
+    ``world_size``-th element. Where ``samples`` does not divide by ``world_size`` the
+    permutation wraps around, so that all ranks get equally many.
+
+    Args:
+        count: images in the set.
+        seed: of the run.
+        epoch: counted from anywhere.
+        rank: of this process, in [0, ``world_size``).
+        world_size: number of processes.
+        samples: images of the epoch over all ranks; ``count`` where None. More than
+            ``count`` go through the set repeatedly, each time in a new order.
+
+    Returns:
+        Indices, int64 ``[ceil(samples / world_size)]``, on the CPU.
+
+    Raises:
+        InputError: a count below 1, or a rank outside the world.
+
+    Example:
+        >>> halves = [epoch_order(6, seed=0, epoch=1, rank=rank, world_size=2) for rank in (0, 1)]
+        >>> torch.cat(halves).sort().values
+        tensor([0, 1, 2, 3, 4, 5])
+    """
+    total = count if samples is None else samples
+    for name, value in (("count", count), ("world_size", world_size), ("samples", total)):
+        expect_at_least_one(name, value)
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank: expected 0 to {world_size - 1}, got {rank}")
+
+    shared = generator(seed, epoch, 0, "order")
+    passes = -(-total // count)
+    order = torch.cat([torch.randperm(count, generator=shared) for _ in range(passes)])
+    padded = -(-total // world_size) * world_size
+    return order[torch.arange(rank, padded, world_size) % total]
+
+
+def batches(images: ImageSet, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut ``images`` into batches on its own device.
+
+    Args:
+        images: the set.
+        order: int64 ``[n]``, indices into the set, on any device; moved once.
+        batch_size: images a batch; the last batch may have fewer.
+
+    Returns:
+        An iterator over images, uint8 ``[batch,3,h,w]``, and labels, int64 ``[batch]``.
+
+    Raises:
+        InputError: a batch size below 1, or an order that is not of indices into the set.
+
+    Example:
+        >>> pixels = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
+        >>> few = ImageSet(pixels, torch.arange(5), tuple("abcde"), (0.5,) * 3, (0.5,) * 3)
+        >>> [labels.tolist() for _, labels in batches(few, torch.tensor([4, 0, 3]), 2)]
+        [[4, 0], [3]]
+    """
+    expect_at_least_one("batch_size", batch_size)
+    if order.dtype != torch.int64 or order.dim() != 1:
+        raise InputError(f"order: expected int64 [n], got {_kind(order)}")
+    if len(order) and not 0 <= order.min() <= order.max() < len(images):
+        raise InputError(
+            f"order: expected indices from 0 to {len(images) - 1}, "
+            f"got {order.min()} to {order.max()}"
+        )
+    order = order.to(images.images.device)
+    cuts = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+    return ((images.images.index_select(0, cut), images.labels[cut]) for cut in cuts)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
