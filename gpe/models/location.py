@@ -1,0 +1,271 @@
+"""Networks that tell where an image patch lies (paper, section 3 and Table 1)."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.models.resnet import PaddingMode, resnet18
+
+Permutation = Literal["random", "fixed"]
+
+
+class GAPNet(nn.Module):
+    """Backbone, 3×3 convolution to one map a class, global average pooling; no linear layer.
+
+    Whatever the logits tell about the location went through the pooling: it stands in
+    the order of the channels.
+
+    Args:
+        backbone: yields a feature map ``[N,channels,H,W]``, or a list of them, of which the
+            last is used. A network of timm may be created in any form; where it has
+            ``forward_features``, that is called in place of the network itself.
+        num_classes: number of logits.
+        channels: of the feature map. Needed only where the backbone does not tell them by
+            ``num_features`` or by timm's ``feature_info``.
+        padding_mode: of the 3×3 convolution, as in :class:`torch.nn.Conv2d`.
+
+    Raises:
+        InputError: unknown padding mode, no classes, or channels that are not given and cannot be
+            inferred; in ``forward``, a backbone that yields no such feature map.
+
+    Example:
+        >>> net = GAPNet(resnet18(width=8), num_classes=9)
+        >>> net(torch.zeros(2, 3, 96, 96)).shape
+        torch.Size([2, 9])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        channels: int | None = None,
+        padding_mode: PaddingMode = "zeros",
+    ):
+        super().__init__()
+        expect_one_of("padding_mode", padding_mode, get_args(PaddingMode))
+        expect_at_least_one("num_classes", num_classes)
+        self.backbone = backbone
+        self.channels = _channels(backbone) if channels is None else channels
+        self.classifier = nn.Conv2d(
+            self.channels, num_classes, 3, padding=1, padding_mode=padding_mode
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N,3,H,W]`` to logits ``[N,num_classes]``."""
+        features = _feature_map(self.backbone, images, self.channels)
+        return self.classifier(features).mean((2, 3))
+
+
+class PermuteNet(nn.Module):
+    """Backbone, global average pooling, a permutation of the channels, linear layer.
+
+    A random permutation takes from the linear layer which number came from which channel.
+    All that is left is what is the same in every order, such as the sum of the numbers, so
+    that one scalar has to carry the whole answer. A fixed permutation takes nothing: the
+    linear layer learns it like any other order. It is the control that the paper lacks.
+
+    Args:
+        backbone: as in :class:`GAPNet`.
+        num_classes: number of logits.
+        channels: as in :class:`GAPNet`.
+        permutation: ``"random"``, drawn anew in every forward pass, in evaluation too, and
+            shared by the batch; or ``"fixed"``, drawn once, here, and kept as a buffer.
+        generator: on the CPU; permutations are drawn from it. None: a new one with seed 0,
+            whatever the seed of ``torch.manual_seed``. Its state is part of
+            ``state_dict()``, so that a resumed training draws what an uninterrupted one
+            would have drawn.
+
+    Raises:
+        InputError: unknown permutation, no classes, a generator that is not on the CPU, or
+            channels that are not given and cannot be inferred; in ``forward``, a backbone
+            that yields no such feature map.
+
+    Example:
+        >>> net = PermuteNet(resnet18(width=8), num_classes=9).eval()
+        >>> images = torch.rand(2, 3, 96, 96)
+        >>> net(images).shape
+        torch.Size([2, 9])
+        >>> torch.equal(net(images), net(images))
+        False
+    """
+
+    permutation: Tensor | None
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        channels: int | None = None,
+        permutation: Permutation = "random",
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        expect_one_of("permutation", permutation, get_args(Permutation))
+        expect_at_least_one("num_classes", num_classes)
+        if generator is None:
+            generator = torch.Generator().manual_seed(0)
+        if generator.device.type != "cpu":
+            raise InputError(f"generator: expected one on the CPU, got {generator.device}")
+        self.backbone = backbone
+        self.channels = _channels(backbone) if channels is None else channels
+        self.generator = generator
+        self.register_buffer("permutation", self._draw() if permutation == "fixed" else None)
+        self.classifier = nn.Linear(self.channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N,3,H,W]`` to logits ``[N,num_classes]``."""
+        pooled = _feature_map(self.backbone, images, self.channels).mean((2, 3))
+        order = self._draw() if self.permutation is None else self.permutation
+        return self.classifier(pooled[:, order.to(pooled.device, non_blocking=True)])
+
+    # Kept out of torch.compile's graphs: each call has to advance the generator.
+    @torch.compiler.disable
+    def _draw(self) -> Tensor:
+        return torch.randperm(self.channels, generator=self.generator, device="cpu")
+
+    def get_extra_state(self) -> Tensor:
+        """State of the generator, for ``state_dict()``."""
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Set the generator to a state from ``state_dict()``, on any device."""
+        self.generator.set_state(state.cpu())
+
+
+def load_location_checkpoint(
+    path: str | Path, *, padding_mode: PaddingMode = "zeros"
+) -> GAPNet | PermuteNet:
+    """A location network that the paper's authors trained, in evaluation mode.
+
+    Args:
+        path: their file, ``{"net": state_dict, "acc": float, "epoch": int}``. Kind of
+            network, width and number of classes are read from the weights.
+        padding_mode: that the network was trained with; weights do not tell it.
+
+    Returns:
+        The network, on the CPU, with the outputs of theirs. The permutations of a
+        PermuteNet come from its ``generator``, with seed 0.
+
+    Raises:
+        InputError: no such file, no checkpoint of theirs, one of another network, or an
+            unknown padding mode.
+
+    Example:
+        >>> load_location_checkpoint("no/such/file.pth")
+        Traceback (most recent call last):
+        gpe.errors.InputError: path: there is no no/such/file.pth
+    """
+    net = _read_net(path)
+    head = "pre_classifier" if "pre_classifier.weight" in net else "linear_location"
+    if head == "pre_classifier":
+        # Their GAPNet has the linear layer of their PermuteNet too, but does not use it.
+        net = {name: value for name, value in net.items() if "linear_location" not in name}
+
+    # On the meta device a network costs neither memory nor random numbers.
+    with torch.device("meta"):
+        width = _first_dimension(net, "conv1.weight", default=64)
+        num_classes = _first_dimension(net, f"{head}.weight", default=9)
+        backbone = resnet18(width=width, padding_mode=padding_mode)
+        if head == "pre_classifier":
+            model = GAPNet(backbone, num_classes, padding_mode=padding_mode)
+        else:
+            model = PermuteNet(backbone, num_classes)
+
+    expected = backbone.state_dict() | model.classifier.state_dict(prefix=f"{head}.")
+    _expect_weights(path, net, expected)
+    net = {name: value.to(expected[name].dtype) for name, value in net.items()}
+    classifier = {name: net.pop(f"{head}.{name}") for name in ("weight", "bias")}
+    model.classifier.load_state_dict(classifier, assign=True)
+    backbone.load_state_dict(net, assign=True)
+    return model.eval()
+
+
+def _channels(backbone: nn.Module) -> int:
+    if hasattr(backbone, "num_features"):
+        return backbone.num_features
+    if hasattr(backbone, "feature_info"):  # timm, features_only=True
+        return backbone.feature_info.channels()[-1]
+    raise InputError(
+        "channels: expected the number of channels of the backbone's feature map, "
+        f"which {type(backbone).__name__} does not tell, got None"
+    )
+
+
+def _feature_map(backbone: nn.Module, images: Tensor, channels: int) -> Tensor:
+    """The backbone's last feature map, ``[N,channels,H,W]``."""
+    features = getattr(backbone, "forward_features", backbone)(images)
+    if isinstance(features, list | tuple):
+        features = features[-1]
+    if isinstance(features, Tensor) and features.ndim == 4:
+        if features.shape[1] == channels:
+            return features
+        if features.shape[3] == channels:  # timm's Swin and its kin
+            return features.permute(0, 3, 1, 2)
+    came = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    raise InputError(
+        f"backbone: expected a feature map [N,{channels},H,W], "
+        f"got {came} from {type(backbone).__name__}"
+    )
+
+
+def _read_net(path: str | Path) -> dict[str, Tensor]:
+    """The state dict under ``"net"``, without the prefix that DataParallel puts before names."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"path: there is no {path}") from None
+    except Exception as error:  # torch.load raises almost anything on a file not its own
+        raise _not_theirs(path, f"what torch.load cannot read: {type(error).__name__}") from error
+    if not isinstance(checkpoint, dict):
+        raise _not_theirs(path, type(checkpoint).__name__)
+    net = checkpoint.get("net")
+    if not isinstance(net, dict):
+        raise _not_theirs(path, f"a dict of {_first(checkpoint)}")
+    if not all(isinstance(value, Tensor) for value in net.values()):
+        raise _not_theirs(path, "values under 'net' that are no tensors")
+    return {str(name).removeprefix("module."): value for name, value in net.items()}
+
+
+def _not_theirs(path: str | Path, came: str) -> InputError:
+    return InputError(
+        f"path: expected {path} to be a location checkpoint of the paper's authors, "
+        f"{{'net': weights, 'acc': float, 'epoch': int}}, got {came}"
+    )
+
+
+def _first_dimension(net: dict[str, Tensor], name: str, default: int) -> int:
+    """The default stands in for what is not there: ``_expect_weights`` will name it."""
+    shape = net[name].shape if name in net else ()
+    return next(iter(shape), 0) or default
+
+
+def _expect_weights(path: str | Path, net: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """All ``expected`` names in ``net``, no others, in the same shapes."""
+    # Networks saved by old versions of torch lack num_batches_tracked; nothing here uses it.
+    missing = [n for n in expected if n not in net and not n.endswith("num_batches_tracked")]
+    unexpected = [name for name in net if name not in expected]
+    misshapen = [
+        f"{name} {list(net[name].shape)} where {list(value.shape)} is due"
+        for name, value in expected.items()
+        if name in net and net[name].shape != value.shape
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if any(problems.values()):
+        found = "; ".join(f"{_first(names)} {what}" for what, names in problems.items() if names)
+        raise InputError(
+            f"path: expected {path} to hold the authors' GAPNet or PermuteNet, "
+            f"got another network: {found}"
+        )
+
+
+def _first(names: Iterable[Any]) -> str:
+    """The first three ``names``, and how many more there are."""
+    names = list(map(str, names))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
