@@ -4,11 +4,13 @@ GPE_CUDA=0 leaves CUDA out, GPE_CUDA=1 fails without it. TORCH_CUDA_ARCH_LIST an
 what they mean for torch. torch is imported only when something is compiled.
 """
 
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -30,25 +32,35 @@ class BuildKernels(build_ext):
         cuda_home, cuda, reason = find_cuda()
         print(f"gpe: building for CPU{f' and CUDA {cuda}' if cuda else ''} ({reason})", flush=True)
         os.environ.setdefault("MAX_JOBS", str(jobs()))
+        # An environment's ninja is found there even where nobody activated the environment.
+        os.environ["PATH"] += os.pathsep + sysconfig.get_path("scripts")
+        # What torch would warn of (no GPU, another minor release of CUDA) is meant to be so.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        import torch
+
         if cuda:
             os.environ["CUDA_HOME"] = cuda_home
-            choose_architectures()
+            if not torch.cuda.is_available():
+                os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "9.0+PTX")
         from torch.utils.cpp_extension import BuildExtension  # reads CUDA_HOME when imported
 
         self.distribution.ext_modules = [extension(bool(cuda))]
         command = BuildExtension(self.distribution, use_ninja=shutil.which("ninja") is not None)
-        for option in ("build_lib", "build_temp", "inplace", "force", "debug", "editable_mode"):
+        for option in ("build_lib", "inplace", "debug", "editable_mode"):
             setattr(command, option, getattr(self, option))
+        # Ninja knows what must be compiled again where it finds what it compiled before, which
+        # pip's temporary folders do not keep. A new Python, torch or CUDA starts afresh.
+        command.force = True
+        variant = f"{sys.implementation.cache_tag}-torch-{torch.__version__}-cuda-{cuda}"
+        command.build_temp = str(ROOT / "build" / variant)
         command.ensure_finalized()
         command.run()
-        self.write_build_information(cuda, reason)
+        self.write_build_information(torch.__version__, cuda, reason)
 
-    def write_build_information(self, cuda, reason):
+    def write_build_information(self, torch_version, cuda, reason):
         """What gpe/ops/backend.py reads before it imports gpe._C."""
-        import torch
-
         package = ROOT / "gpe" if self.inplace else Path(self.build_lib) / "gpe"
-        lines = ["# Written by setup.py.", f"TORCH = {torch.__version__!r}"]
+        lines = ["# Written by setup.py.", f"TORCH = {torch_version!r}"]
         lines += [f"CUDA = {cuda!r}", f"REASON = {reason!r}"]
         (package / "_build.py").write_text("\n".join(lines) + "\n")
 
@@ -63,12 +75,12 @@ def extension(cuda):
 
 
 def sources(cuda):
-    patterns = ["ops.cpp", "cpu/*.cpp"] + (["cuda/*.cu"] if cuda else [])
-    return [
-        f"csrc/{file.relative_to(ROOT / 'csrc')}"
-        for pattern in patterns
-        for file in sorted((ROOT / "csrc").glob(pattern))
-    ]
+    return files("ops.cpp", "cpu/*.cpp", *(["cuda/*.cu"] if cuda else []))
+
+
+def files(*patterns):
+    found = (file for pattern in patterns for file in sorted((ROOT / "csrc").glob(pattern)))
+    return [str(file.relative_to(ROOT)) for file in found]
 
 
 def find_cuda():
@@ -88,22 +100,31 @@ def matching_toolkit():
     try:
         import torch
     except ModuleNotFoundError:
-        sys.exit("gpe: building needs torch: install it, then use --no-build-isolation")
+        sys.exit(
+            "gpe: building needs the torch that gpe will run with: "
+            "pip install torch 'setuptools>=77' ninja, "
+            "then pip install --no-build-isolation ."
+        )
     if torch.version.cuda is None:
         return None, None, "this torch has no CUDA"
     major = torch.version.cuda.split(".")[0]
-    nvcc = shutil.which("nvcc")
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
-    homes += [str(Path(nvcc).resolve().parents[1])] if nvcc else []
-    homes += [f"/usr/local/cuda-{major}", "/usr/local/cuda"]
     found = []
-    for home in filter(None, homes):
+    for home in toolkit_homes(major):
         release = toolkit_release(home)
         if release and release.split(".")[0] == major:
             return home, release, f"nvcc {release} in {home}"
         found += [release] if release else []
     seen = f"nvcc {', '.join(dict.fromkeys(found))}" if found else "no nvcc"
     return None, None, f"torch needs nvcc {major}, found {seen}"
+
+
+def toolkit_homes(major):
+    """Where a toolkit may lie, the likeliest first."""
+    nvcc = shutil.which("nvcc")
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    homes += [str(Path(nvcc).resolve().parents[1])] if nvcc else []
+    homes += [f"/usr/local/cuda-{major}", "/usr/local/cuda"]
+    return [home for home in homes if home]
 
 
 def toolkit_release(home):
@@ -116,20 +137,19 @@ def toolkit_release(home):
     return release and release.group(1)
 
 
-def choose_architectures():
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "9.0+PTX")
-
-
 def jobs():
     """As many compilers as there are cores and memory for."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
-    return max(1, min(os.cpu_count() or 1, int(memory / GB_PER_JOB)))
+    try:
+        available = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        memory = int(available.group(1)) * 1024
+    except OSError:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() or 1, memory // (GB_PER_JOB * 2**30)))
 
 
-setup(
-    ext_modules=[Extension("gpe._C", sources(cuda=False))],
-    cmdclass={"build_ext": BuildKernels},
-)
+if __name__ == "__main__":
+    setup(
+        # What a source distribution holds; BuildKernels builds with torch's extension.
+        ext_modules=[Extension("gpe._C", sources(cuda=True), depends=files("**/*.h"))],
+        cmdclass={"build_ext": BuildKernels},
+    )

@@ -53,7 +53,7 @@ class Diagnosis:
         if self.forced:
             lines.append(f"GPE_BACKEND={self.forced}")
         for (device, backend), status in self.status.items():
-            mark = "active" if self.active[device] == backend else "ready" if status.ready else "-"
+            mark = "serves" if self.active[device] == backend else "ready" if status.ready else "-"
             lines.append(f"{device:<5} {backend:<10} {mark:<7} {status.reason}")
         return "\n".join(lines)
 
@@ -108,9 +108,10 @@ def implementation(name: str, device: str) -> Callable:
     backend = choose(device)
     if backend == "compiled":
         return getattr(torch.ops.gpe, name)
+    if not os.environ.get("GPE_BACKEND"):
+        warn_once(f"gpe: {device} tensors take {backend}: {_compiled(device).reason}")
     if backend == "triton":
         return getattr(_triton_module(name.rstrip("_")), name)
-    _warn_of_reference(device)
     return getattr(reference, name)
 
 
@@ -128,15 +129,12 @@ def extension() -> Status:
     except ImportError:
         return Status(False, "gpe._C is not built: run make install")
     if torch.__version__ != _build.TORCH:
-        reason = f"gpe._C was built for torch {_build.TORCH}, this is {torch.__version__}"
-        log.warning("%s; going on without it. Build it anew: make install", reason)
-        return Status(False, reason)
+        built = f"gpe._C was built for torch {_build.TORCH}, this is {torch.__version__}"
+        return Status(False, f"{built}: run make install")
     try:
         from gpe import _C
     except ImportError as error:
-        reason = f"gpe._C cannot be imported: {str(error).splitlines()[0]}"
-        log.warning("%s; going on without it. Build it anew: make install", reason)
-        return Status(False, reason)
+        return Status(False, f"gpe._C cannot be imported: {str(error).splitlines()[0]}")
     return Status(True, f"C++ with {_C.cpu_instructions()}")
 
 
@@ -156,7 +154,7 @@ def _compiled(device: str) -> Status:
 
     if _build.CUDA is None:
         return Status(False, f"gpe._C has no CUDA kernels: {_build.REASON}")
-    return Status(True, f"CUDA C++, built with {_build.REASON}")
+    return Status(True, f"CUDA C++, built with {_build.REASON}{_without_gpu()}")
 
 
 def _triton(device: str) -> Status:
@@ -168,7 +166,11 @@ def _triton(device: str) -> Status:
     # The interpreter is there for tests; nobody wants it by default.
     if interpreted and os.environ.get("GPE_BACKEND") != "triton":
         return Status(False, "TRITON_INTERPRET=1 serves only with GPE_BACKEND=triton")
-    return Status(True, "Triton's interpreter" if interpreted else "Triton kernels")
+    return Status(True, "Triton's interpreter" if interpreted else f"Triton{_without_gpu()}")
+
+
+def _without_gpu() -> str:
+    return "" if torch.cuda.is_available() else "; no GPU here"
 
 
 @cache
@@ -179,11 +181,6 @@ def _has_triton() -> bool:
 @torch.compiler.assume_constant_result
 def _triton_module(op: str):
     return importlib.import_module(f"gpe.ops.triton.{op}")
-
-
-def _warn_of_reference(device: str) -> None:
-    if os.environ.get("GPE_BACKEND") != "reference":
-        warn_once(f"{device} tensors take plain PyTorch: {_compiled(device).reason}")
 
 
 @cache

@@ -96,7 +96,7 @@ def _placed(out: Tensor, grid_size: int) -> Tensor | None:
     placed = getattr(out, "_gpe_placed", None)
     if placed is None or placed.version != out._version:
         backend.warn_once(
-            "place_on_grid writes the whole of `out`: it is no canvas of an earlier call, "
+            "gpe: place_on_grid writes the whole of `out`: it is no canvas of an earlier call, "
             "or was changed since"
         )
         return None

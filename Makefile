@@ -1,0 +1,62 @@
+# On a fresh machine: make demo, make test. Each first installs what it needs, once.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test bench lint gpu-check clean
+
+PYTHON ?= python3
+OUT ?= build/gpu-check
+VENV := .venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Each stamp is written last, so that an interrupted step is done again.
+TORCH := $(VENV)/.torch-installed
+GPE := $(VENV)/.gpe-installed
+
+# What pip fetches, with its size; warnings and errors pass by on standard error.
+PIP := $(VENV)/bin/python -m pip install
+DOWNLOADS := sed -un '/^ *Downloading/p'
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile \
+	  | while IFS='|' read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+
+install: $(GPE) ## make .venv and build gpe into it
+
+demo: $(GPE) ## train GAPNet and PermuteNet on handwritten digits and write a report
+	@$(VENV)/bin/python -m gpe.cli demo
+
+test: $(GPE) ## run all tests
+	@$(VENV)/bin/python -m pytest
+
+bench: $(GPE) ## time the kernels beside their rivals
+	@$(VENV)/bin/python -m pytest benches -q --benchmark-only -s
+
+lint: $(GPE) ## ruff
+	@$(VENV)/bin/python -m ruff check .
+	@$(VENV)/bin/python -m ruff format --check .
+
+gpu-check: ## build, test and time on an NVIDIA GPU with PYTHON as it is; logs to OUT
+	@$(PYTHON) -m benches.gpu_check "$(OUT)"
+
+clean: ## remove .venv and everything built
+	rm -rf $(VENV) build gpe.egg-info gpe/_build.py gpe/_C.*.so
+	rm -rf .pytest_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(TORCH):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "gpe needs Python 3.11 or later, which $(PYTHON) is not;" \
+	    "name one: make install PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making $(VENV); fetching torch and, on Linux, CUDA's libraries: 3 GB, a few minutes"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) torch torchvision 'setuptools>=77' wheel ninja | $(DOWNLOADS)
+	@touch $@
+
+# csrc's folders are among them: their time changes when a file comes or goes.
+$(GPE): $(TORCH) setup.py pyproject.toml $(shell find csrc)
+	@echo "Building gpe._C, at most 4 minutes"
+	@$(PIP) --no-build-isolation --editable '.[dev]' | $(DOWNLOADS)
+	@$(VENV)/bin/python -c 'import gpe; print(gpe.doctor())'
+	@touch $@

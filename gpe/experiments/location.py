@@ -1,0 +1,396 @@
+"""Where is the patch? GAPNet and PermuteNet on images in a grid (paper, section 3, Table 1)."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from gpe.data import ImageSet, batches, epoch_order, generator, load
+from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.experiments.progress import Progress
+from gpe.experiments.training import Tally, fit
+from gpe.models import GAPNet, PermuteNet, resnet18
+from gpe.models.location import Permutation
+from gpe.models.resnet import PaddingMode
+from gpe.ops.place_on_grid import place_on_grid
+from gpe.records import RECORD
+
+Network = Literal["gapnet", "permutenet"]
+Task = Literal["location", "object"]
+Schedule = Literal["constant", "one-cycle"]
+Precision = Literal["fp32", "bf16"]
+
+# The authors' recipe (section 3.2 and their code), and one that two CPU cores finish in a minute.
+PRESETS = {
+    "paper": {
+        "width": 64,
+        "epochs": {"location": 20, "object": 100},
+        "train_images": None,
+        "test_images": None,
+        "batch_size": 48,
+        "test_batch_size": 100,
+        "learning_rate": {"location": 0.001, "object": 0.01},
+        "betas": (0.5, 0.999),
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "flip": True,
+    },
+    "quick": {
+        "width": 8,
+        "epochs": {"location": 3, "object": 5},
+        "train_images": 4000,
+        "test_images": 1000,
+        "batch_size": 48,
+        "test_batch_size": 100,
+        "learning_rate": 0.002,
+        "betas": (0.5, 0.999),
+        "weight_decay": 0.0,
+        "schedule": "one-cycle",
+        "flip": True,
+    },
+}
+
+# Table 1 in percent: (task, padding, network) -> accuracy on 3×3, 5×5, 7×7.
+TABLE_1 = {
+    ("location", "zeros", "gapnet"): (100, 100, 100),
+    ("location", "zeros", "permutenet"): (78.8, 37.8, 21.4),
+    ("location", "reflect", "gapnet"): (100, 100, 100),
+    ("location", "reflect", "permutenet"): (78.3, 36.3, 23.2),
+    ("location", "replicate", "gapnet"): (100, 100, 100),
+    ("location", "replicate", "permutenet"): (78.3, 40.1, 23.6),
+    ("object", "zeros", "gapnet"): (82.6, 82.4, 82.1),
+    ("object", "zeros", "permutenet"): (73.6, 72.2, 69.9),
+    ("object", "reflect", "gapnet"): (83.8, 83.4, 82.9),
+    ("object", "reflect", "permutenet"): (71.1, 71.4, 65.7),
+    ("object", "replicate", "gapnet"): (83.1, 82.9, 82.8),
+    ("object", "replicate", "permutenet"): (72.0, 71.5, 71.4),
+}
+TABLE_1_GRIDS = (3, 5, 7)
+
+SAMPLES = 12  # canvases kept for pictures
+
+
+@dataclass(frozen=True)
+class LocationConfig:
+    """Every option of one run. :meth:`of_preset` fills in what a preset says.
+
+    Raises:
+        InputError: an option outside what it may be.
+    """
+
+    network: Network
+    task: Task
+    grid_size: int
+    padding_mode: PaddingMode
+    permutation: Permutation | None  # None for GAPNet, which has none
+    data: str
+    image_size: int
+    preset: str
+    width: int
+    epochs: int
+    train_images: int | None
+    test_images: int | None
+    batch_size: int
+    test_batch_size: int
+    learning_rate: float
+    betas: tuple[float, float]
+    weight_decay: float
+    schedule: Schedule
+    flip: bool
+    device: str
+    precision: Precision
+    compile: bool
+    seed: int
+
+    @classmethod
+    def of_preset(cls, preset: str, task: Task, **options: Any) -> "LocationConfig":
+        """The preset for a task; options that are not None take the place of its values."""
+        expect_one_of("preset", preset, PRESETS)
+        expect_one_of("task", task, get_args(Task))
+        values = {
+            name: value[task] if isinstance(value, dict) else value
+            for name, value in PRESETS[preset].items()
+        }
+        values |= {name: value for name, value in options.items() if value is not None}
+        permutation = values.pop("permutation", "random")
+        if values["network"] == "gapnet":
+            permutation = None
+        return cls(preset=preset, task=task, permutation=permutation, **values)
+
+    def __post_init__(self):
+        choices = {
+            "network": Network,
+            "task": Task,
+            "padding_mode": PaddingMode,
+            "schedule": Schedule,
+            "precision": Precision,
+        }
+        if self.network == "permutenet":
+            choices["permutation"] = Permutation
+        for name, choice in choices.items():
+            expect_one_of(name, getattr(self, name), get_args(choice))
+        for name in ("grid_size", "image_size", "width", "epochs", "batch_size", "test_batch_size"):
+            expect_at_least_one(name, getattr(self, name))
+        for name in ("train_images", "test_images"):
+            if getattr(self, name) is not None:
+                expect_at_least_one(name, getattr(self, name))
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate: expected above 0, got {self.learning_rate}")
+        if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
+            raise InputError(f"betas: expected two numbers in [0, 1), got {self.betas}")
+        if not self.weight_decay >= 0:
+            raise InputError(f"weight_decay: expected at least 0, got {self.weight_decay}")
+        _expect_device(self.device)
+
+    @property
+    def name(self) -> str:
+        """A directory name that tells what the run is; no two configurations share one."""
+        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        network = self.network + ("-fixed" if self.permutation == "fixed" else "")
+        grid = f"{self.grid_size}x{self.grid_size}"
+        data = Path(self.data).name
+        parts = (self.task, network, grid, self.padding_mode, data, self.preset, digest)
+        return "-".join(parts)
+
+    @property
+    def paper(self) -> dict[str, Any] | None:
+        """The paper's value for this cell of Table 1, None where it has none."""
+        row = TABLE_1.get((self.task, self.padding_mode, self.network))
+        if row is None or self.grid_size not in TABLE_1_GRIDS or self.permutation == "fixed":
+            return None
+        value = float(row[TABLE_1_GRIDS.index(self.grid_size)])
+        return {"source": "Table 1", "value": value, "protocol": "best epoch"}
+
+
+def run(
+    configs: Sequence[LocationConfig],
+    out: Path,
+    *,
+    progress: Progress,
+    resume: bool = False,
+    force: bool = False,
+    root: Path = Path("data"),
+    download: bool = False,
+) -> list[Path]:
+    """Runs each configuration in a directory of its own below ``out``.
+
+    Args:
+        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
+        out: made where it is not there.
+        progress: where to show how far it has come.
+        resume: go on from the checkpoints of an interrupted call.
+        force: run finished configurations again; otherwise they are left as they are.
+        root, download: where CIFAR lies, and whether to fetch it.
+
+    Returns:
+        The directories, in the order of ``configs``.
+
+    Raises:
+        InputError: the data cannot be had, before anything is trained.
+    """
+
+    @lru_cache(maxsize=1)
+    def sets(*key: Any) -> tuple[ImageSet, ImageSet]:
+        data, train_images, test_images, image_size, seed, device = key
+        train, test = load(
+            data,
+            train_images=train_images,
+            test_images=test_images,
+            image_size=image_size,
+            root=root,
+            download=download,
+            seed=seed,
+        )
+        return train.to(device), test.to(device)
+
+    directories = []
+    for config in configs:
+        directory = out / config.name
+        directories.append(directory)
+        if (directory / RECORD).exists() and not force:
+            progress.skip(directory.name, "finished before; --force runs it again")
+            continue
+        train, test = sets(
+            config.data,
+            config.train_images,
+            config.test_images,
+            config.image_size,
+            config.seed,
+            config.device,
+        )
+        trial = LocationTrial(config, train, test)
+        fit(
+            trial,
+            directory,
+            experiment="location",
+            config=json.loads(json.dumps(asdict(config))),
+            chance=100 / trial.num_classes,
+            paper=config.paper,
+            progress=progress,
+            resume=resume,
+        )
+    return directories
+
+
+class LocationTrial:
+    """One network, trained and tested on canvases with one image each."""
+
+    def __init__(self, config: LocationConfig, train: ImageSet, test: ImageSet):
+        self.config, self.train_set, self.test_set = config, train, test
+        self.device = torch.device(config.device)
+        self.images_per_epoch = config.train_images or len(train)
+        self.num_classes = config.grid_size**2 if config.task == "location" else len(train.classes)
+
+        # Faster on a GPU only; torch 2.15 crashes on it on the CPU where 8 channels come in.
+        on_gpu = self.device.type == "cuda"
+        self.memory_format = torch.channels_last if on_gpu else torch.contiguous_format
+        self.model = build(config, self.num_classes).to(
+            self.device, memory_format=self.memory_format
+        )
+        self.network = torch.compile(self.model) if config.compile else self.model
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.scheduler = self._scheduler()
+        self._canvases: dict[int, Tensor] = {}  # by batch size, used again and again
+
+    def train_epoch(self, epoch: int) -> Iterator[Tally]:
+        self.model.train()
+        tally, seed = Tally(), self.config.seed
+        order = epoch_order(
+            len(self.train_set), seed=seed, epoch=epoch, samples=self.images_per_epoch
+        )
+        flips = generator(seed, epoch, 0, "flips") if self.config.flip else None
+        locations = generator(seed, epoch, 0, "training locations")
+        size = self.config.batch_size
+        for canvases, target, _ in self._batches(self.train_set, order, size, locations, flips):
+            loss = tally.add(self._logits(canvases), target)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.scheduler.step()
+            yield tally
+
+    @torch.no_grad()
+    def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
+        self.model.eval()
+        tally, answers = Tally(), []
+        order = torch.arange(len(self.test_set))
+        locations = generator(self.config.seed, epoch, 0, "test locations")
+        size = self.config.test_batch_size
+        for canvases, target, cells in self._batches(self.test_set, order, size, locations):
+            logits = self._logits(canvases)
+            tally.add(logits, target)
+            answers.append(torch.stack([cells, target, logits.argmax(1)]))
+        return tally, self._arrays(*torch.cat(answers, 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state_dict() for name in self._STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._STATE:
+            getattr(self, name).load_state_dict(state[name])
+
+    _STATE = ("model", "optimizer", "scheduler")
+
+    def _logits(self, canvases: Tensor) -> Tensor:
+        bf16 = self.config.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return self.network(canvases)
+
+    def _batches(
+        self,
+        images: ImageSet,
+        order: Tensor,
+        batch_size: int,
+        locations: torch.Generator,
+        flips: torch.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Canvases, targets and cells. The draws of an epoch go to the device at once."""
+        cells = torch.randint(self.config.grid_size**2, (len(order),), generator=locations)
+        cells = cells.to(self.device).split(batch_size)
+        mirrored = None
+        if flips is not None:
+            mirrored = torch.rand(len(order), generator=flips) < 0.5
+            mirrored = mirrored.view(-1, 1, 1, 1).to(self.device).split(batch_size)
+        for i, (batch, labels) in enumerate(batches(images, order, batch_size)):
+            if mirrored is not None:
+                batch = torch.where(mirrored[i], batch.flip(3), batch)
+            target = cells[i] if self.config.task == "location" else labels
+            yield self._place(batch, cells[i], images), target, cells[i]
+
+    def _place(self, batch: Tensor, cells: Tensor, images: ImageSet) -> Tensor:
+        canvas = place_on_grid(
+            batch,
+            cells,
+            self.config.grid_size,
+            mean=images.mean,
+            std=images.std,
+            dtype=torch.bfloat16 if self.config.precision == "bf16" else torch.float32,
+            memory_format=self.memory_format,
+            out=self._canvases.get(len(batch)),
+        )
+        self._canvases[len(batch)] = canvas
+        return canvas
+
+    def _arrays(self, cells: Tensor, targets: Tensor, predictions: Tensor) -> dict[str, Tensor]:
+        """The confusion of the whole test set, and samples spread over it."""
+        pairs = targets * self.num_classes + predictions
+        confusion = torch.bincount(pairs, minlength=self.num_classes**2)
+        count = min(SAMPLES, len(cells))
+        chosen = torch.arange(count, device=self.device) * len(cells) // count
+        canvases = place_on_grid(self.test_set.images[chosen], cells[chosen], self.config.grid_size)
+        arrays = {
+            "canvases": (canvases * 255).round().to(torch.uint8),
+            "locations": cells[chosen],
+            "targets": targets[chosen],
+            "predictions": predictions[chosen],
+            "confusion": confusion.view(self.num_classes, self.num_classes),
+        }
+        return {name: array.cpu() for name, array in arrays.items()}
+
+    def _scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
+        config = self.config
+        if config.schedule == "constant":
+            return torch.optim.lr_scheduler.ConstantLR(self.optimizer, factor=1.0)
+        steps = -(-self.images_per_epoch // config.batch_size) * config.epochs
+        return torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=steps, cycle_momentum=False
+        )
+
+
+def build(config: LocationConfig, num_classes: int) -> GAPNet | PermuteNet:
+    """The network of a configuration, its weights drawn from ``config.seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = resnet18(width=config.width, padding_mode=config.padding_mode)
+        if config.network == "gapnet":
+            return GAPNet(backbone, num_classes, padding_mode=config.padding_mode)
+        permutations = torch.Generator().manual_seed(config.seed)
+        return PermuteNet(
+            backbone, num_classes, permutation=config.permutation, generator=permutations
+        )
+
+
+def _expect_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device: expected one that is there, got {name}; "
+            f"torch sees {torch.cuda.device_count()} GPUs"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}")

@@ -1,0 +1,91 @@
+"""How far a training has come: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from gpe.experiments.training import Tally
+
+REFRESH_SECONDS = 0.25
+
+
+class Progress:
+    """Shows runs one after the other on ``console``."""
+
+    def __init__(self, console: Console, runs: int = 1):
+        self.console = console
+        self.runs = runs
+        self._started = 0
+
+    def skip(self, name: str, why: str) -> None:
+        """Instead of a run."""
+        self._head(name, f": {why}")
+
+    @contextmanager
+    def run(self, name: str, epochs: int, images: int, done: int) -> Iterator["RunProgress"]:
+        """Shows one run of ``epochs`` epochs of ``images`` images, ``done`` of them before."""
+        self._head(name, f": going on after epoch {done}" if done else "")
+        columns = (
+            TextColumn("  epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=24),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[accuracy]:.1f} %"),
+            TextColumn("{task.fields[speed]:,.0f} images/s"),
+            TimeRemainingColumn(),
+        )
+        with Bar(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as bar:
+            yield RunProgress(bar, self.console, epochs, images, done)
+
+    def _head(self, name: str, remark: str) -> None:
+        self._started += 1
+        number = f"[{self._started}/{self.runs}] " if self.runs > 1 else ""
+        self.console.print(f"{number}{name}{remark}", markup=False, highlight=False)
+
+
+class RunProgress:
+    """One run on the screen."""
+
+    def __init__(self, bar: Bar, console: Console, epochs: int, images: int, done: int):
+        self.bar, self.console = bar, console
+        self.epochs, self.images = epochs, images
+        self.start, self.refreshed = time.perf_counter(), 0.0
+        self.first = done * images
+        fields = {"epoch": done + 1, "epochs": epochs, "loss": 0.0, "accuracy": 0.0, "speed": 0.0}
+        self.task = bar.add_task("", total=epochs * images, completed=self.first, **fields)
+
+    def step(self, epoch: int, tally: "Tally") -> None:
+        """After a training step. Reads the tally, and so waits for a GPU, a few times a second."""
+        now = time.perf_counter()
+        if self.bar.disable or now - self.refreshed < REFRESH_SECONDS:
+            return
+        self.refreshed = now
+        completed = (epoch - 1) * self.images + tally.count
+        self.bar.update(
+            self.task,
+            completed=completed,
+            epoch=epoch,
+            loss=tally.loss,
+            accuracy=tally.accuracy,
+            speed=(completed - self.first) / (now - self.start),
+        )
+
+    def epoch(self, metrics: dict[str, float], speed: float) -> None:
+        """After an epoch and its test."""
+        done = int(metrics["epoch"])
+        elapsed = time.perf_counter() - self.start
+        left = elapsed / (done - self.first / self.images) * (self.epochs - done)
+        self.console.print(
+            f"  epoch {done}/{self.epochs}  loss {metrics['train_loss']:.3f}"
+            f"  train {metrics['train_accuracy']:.1f} %  test {metrics['test_accuracy']:.1f} %"
+            f"  {speed:,.0f} images/s  {timedelta(seconds=round(left))} left",
+            markup=False,
+            highlight=False,
+        )

@@ -1,0 +1,177 @@
+"""The training loop that all experiments share: epochs, checkpoints, progress, records."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpe.errors import InputError
+from gpe.experiments.progress import Progress
+from gpe.records import Record, atomic, environment, save_arrays
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class Trial(Protocol):
+    """One network and how it is trained and tested, as the loop sees it."""
+
+    images_per_epoch: int
+    device: torch.device
+
+    def train_epoch(self, epoch: int) -> Iterator["Tally"]:
+        """Train one epoch, counted from 1; yields its running tally after each step."""
+
+    def test(self, epoch: int) -> tuple["Tally", dict[str, Tensor]]:
+        """Test once; also the arrays that a report draws pictures from."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next epoch depends on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+
+
+class Tally:
+    """Running sums of cross entropy and hits. They stay on the device: no step waits for it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._loss: Tensor | float = 0.0
+        self._hits: Tensor | float = 0.0
+
+    def add(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Counts a batch; logits ``[N,K]``, target int64 ``[N]``. Returns the mean loss."""
+        loss = F.cross_entropy(logits.float(), target)
+        self.count += len(target)
+        self._loss += loss.detach() * len(target)
+        self._hits += (logits.detach().argmax(1) == target).sum()
+        return loss
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy."""
+        return float(self._loss) / max(1, self.count)
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * float(self._hits) / max(1, self.count)
+
+
+@dataclass
+class _History:
+    """What was reached, as the checkpoint keeps it."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    training_seconds: float = 0.0
+
+
+def fit(
+    trial: Trial,
+    directory: Path,
+    *,
+    experiment: str,
+    config: dict[str, Any],
+    chance: float,
+    paper: dict[str, Any] | None,
+    progress: Progress,
+    resume: bool,
+) -> Record:
+    """Trains and tests ``config["epochs"]`` epochs and leaves a record in ``directory``.
+
+    After each epoch a checkpoint is written, whole or not at all: an interruption at any moment
+    loses at most one epoch, and a resumed run ends with the same bits on the CPU.
+
+    Raises:
+        InputError: the loss became infinite or not a number; a checkpoint of another run.
+    """
+    history = _resume(trial, directory, config) if resume else _History()
+    epochs, done = config["epochs"], len(history.epochs)
+    with progress.run(directory.name, epochs, trial.images_per_epoch, done) as bar:
+        for epoch in range(done + 1, epochs + 1):
+            start = time.perf_counter()
+            for train in trial.train_epoch(epoch):
+                bar.step(epoch, train)
+            training_seconds = time.perf_counter() - start
+            test, arrays = trial.test(epoch)
+            metrics = {
+                "epoch": epoch,
+                "train_loss": train.loss,
+                "train_accuracy": train.accuracy,
+                "test_loss": test.loss,
+                "test_accuracy": test.accuracy,
+            }
+            if not torch.tensor(train.loss).isfinite():
+                raise InputError(
+                    f"learning_rate: the loss became {train.loss} in epoch {epoch}; "
+                    "try a smaller one"
+                )
+            history.epochs.append(metrics)
+            history.seconds += time.perf_counter() - start
+            history.training_seconds += training_seconds
+            save_arrays(directory, arrays)
+            _save(trial, directory, config, history)
+            bar.epoch(metrics, trial.images_per_epoch / training_seconds)
+
+    record = Record(
+        experiment=experiment,
+        config=config,
+        epochs=history.epochs,
+        result=_result(history.epochs),
+        chance=chance,
+        paper=paper,
+        run={
+            "seconds": history.seconds,
+            "images_per_second": epochs * trial.images_per_epoch / history.training_seconds,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **environment(trial.device),
+        },
+    )
+    record.save(directory)
+    return record
+
+
+def _result(epochs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    best = max(epochs, key=lambda metrics: metrics["test_accuracy"])
+    chosen = {"last": epochs[-1], "best": best}
+    return {
+        which: {name: metrics[name] for name in ("epoch", "test_accuracy")}
+        for which, metrics in chosen.items()
+    }
+
+
+def _save(trial: Trial, directory: Path, config: dict[str, Any], history: _History) -> None:
+    state = {
+        "config": config,
+        "history": vars(history),
+        "trial": trial.state_dict(),
+        "rng": torch.get_rng_state(),
+    }
+    if trial.device.type == "cuda":
+        state["cuda_rng"] = torch.cuda.get_rng_state(trial.device)
+    with atomic(directory / CHECKPOINT) as path:
+        torch.save(state, path)
+
+
+def _resume(trial: Trial, directory: Path, config: dict[str, Any]) -> _History:
+    path = directory / CHECKPOINT
+    if not path.exists():
+        return _History()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises almost anything on a file not its own
+        raise InputError(f"resume: {path} is no checkpoint: {type(error).__name__}") from error
+    if state["config"] != config:
+        raise InputError(f"resume: {path} is of another configuration")
+    trial.load_state_dict(state["trial"])
+    torch.set_rng_state(state["rng"])
+    if "cuda_rng" in state:
+        torch.cuda.set_rng_state(state["cuda_rng"], trial.device)
+    return _History(**state["history"])

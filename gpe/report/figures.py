@@ -1,0 +1,119 @@
+"""Pictures as text for an HTML page: SVG that follows the page's colours, PNG as data."""
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+# matplotlib knows no CSS variables: it draws in these colours, which are then replaced, so
+# that the figure follows the page from light to dark.
+_THEME = {
+    "#000001": "var(--ink)",
+    "#000002": "var(--muted)",
+    "#000003": "var(--hairline)",
+    "#000004": "var(--paper)",
+    "#000005": "var(--gapnet)",
+    "#000006": "var(--permutenet)",
+    "#000007": "var(--fixed)",
+}
+_INK, _MUTED, _HAIRLINE, _PAPER = list(_THEME)[:4]
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gpe",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _HAIRLINE,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": _HAIRLINE,
+    "grid.linewidth": 0.6,
+    "lines.markersize": 6,
+    "xtick.color": _HAIRLINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.color": _HAIRLINE,
+    "ytick.labelcolor": _MUTED,
+    "ytick.major.size": 0,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run in a figure.
+
+    Attributes:
+        points: the metric by epoch.
+        marked: the epoch to mark with a dot.
+        colour: name of one of the page's colours, such as ``"gapnet"``.
+        width: of the line, in points.
+        dashes: lengths of stroke and gap as in SVG; empty is a solid line.
+    """
+
+    points: dict[int, float]
+    marked: int
+    colour: str
+    width: float
+    dashes: str
+
+
+def curves(lines: Sequence[Line], *, percent: bool, chance: float | None = None) -> Markup:
+    """A metric by epoch as inline SVG; ``chance`` is the level of guessing, dotted."""
+    drawn = {variable: colour for colour, variable in _THEME.items()}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.6, 2.3), layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            colour = drawn[f"var(--{line.colour})"]
+            dashes = (0, [float(length) for length in line.dashes.split()] or None)
+            style = {"color": colour, "linewidth": line.width, "linestyle": dashes}
+            axes.plot(list(line.points), list(line.points.values()), **style)
+            marked = line.points[line.marked]
+            axes.plot(line.marked, marked, "o", color=colour, markeredgecolor=_PAPER)
+        if chance is not None:
+            axes.axhline(chance, color=_MUTED, linewidth=1, linestyle=(0, (1, 3)))
+        if percent:
+            axes.set(ylim=(-3, 103), yticks=range(0, 101, 25))
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.margins(x=0.04)
+        return _svg(figure)
+
+
+def png(pixels: np.ndarray) -> str:
+    """``pixels`` uint8 ``[H,W,3]`` or ``[H,W,4]`` as a ``data:`` address, at most 320 a side."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((320, 320))
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _svg(figure: Figure) -> Markup:
+    file = io.StringIO()
+    figure.savefig(
+        file,
+        format="svg",
+        transparent=True,
+        # Neither a date, for the same page every time, nor addresses of vocabularies.
+        metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    )
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Names of groups repeat from figure to figure, and nothing refers to them.
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    for colour, variable in _THEME.items():
+        svg = svg.replace(colour, variable)
+    return Markup(svg)

@@ -1,0 +1,116 @@
+"""Location records as the report reads them: checked once, grouped in the paper's order."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpe.errors import InputError
+from gpe.records import RECORD
+from gpe.report.runs import Run
+
+TASKS = {"location": "Location: where is it?", "object": "Object: what is it?"}
+NETWORKS = {"gapnet": "GAPNet", "permutenet": "PermuteNet", "fixed": "PermuteNet, fixed shuffle"}
+PADDINGS = ("zeros", "reflect", "replicate", "circular")
+_ORDER = ("paper", *TASKS, *PADDINGS, *NETWORKS)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One location run.
+
+    Attributes:
+        network: a key of ``NETWORKS``; ``"fixed"`` is PermuteNet with one permutation for good.
+        accuracy: test accuracy by epoch, in percent.
+        loss: test loss by epoch.
+        best: the epoch with the best test accuracy, which is the paper's protocol.
+        chance: accuracy of guessing, in percent.
+        paper: the paper's accuracy in percent, or None.
+        variant: how it differs, but for the seed, from its neighbours in the table.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    data: str
+    preset: str
+    task: str
+    grid: int
+    padding: str
+    network: str
+    accuracy: dict[int, float]
+    loss: dict[int, float]
+    best: int
+    last: int
+    chance: float
+    paper: float | None
+    variant: str = ""
+
+
+def read(runs: Sequence[Run]) -> list[Trial]:
+    """The trials in ``runs``.
+
+    Raises:
+        InputError: a record lacks what a location record has.
+    """
+    # A run and a copy of it are one measurement, not two seeds.
+    trials = list({str(run.record.config): _read(run) for run in runs}.values())
+    tables = by(trials, "preset", "data").values()
+    return [trial for table in tables for trial in _with_variants(table)]
+
+
+def by(trials: Iterable[Trial], *attributes: str) -> dict[tuple, list[Trial]]:
+    """Trials by their values of ``attributes``, in the order of the paper's table."""
+    groups = defaultdict(list)
+    for trial in trials:
+        groups[tuple(getattr(trial, attribute) for attribute in attributes)].append(trial)
+    return dict(sorted(groups.items(), key=lambda group: [_rank(value) for value in group[0]]))
+
+
+def _rank(value: str | int) -> tuple:
+    if isinstance(value, int):
+        return (value,)
+    return (_ORDER.index(value) if value in _ORDER else len(_ORDER), value)
+
+
+def _read(run: Run) -> Trial:
+    record, config = run.record, run.record.config
+    try:
+        fixed = config["network"] == "permutenet" and config["permutation"] == "fixed"
+        trial = Trial(
+            directory=run.directory,
+            config=config,
+            data=str(config["data"]),
+            preset=str(config["preset"]),
+            task=str(config["task"]),
+            grid=int(config["grid_size"]),
+            padding=str(config["padding_mode"]),
+            network="fixed" if fixed else str(config["network"]),
+            accuracy={epoch["epoch"]: float(epoch["test_accuracy"]) for epoch in record.epochs},
+            loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
+            best=record.result["best"]["epoch"],
+            last=record.result["last"]["epoch"],
+            chance=float(record.chance),
+            paper=None if record.paper is None else float(record.paper["value"]),
+        )
+        # The result must name epochs that are there.
+        trial.accuracy[trial.best], trial.accuracy[trial.last]
+    except (KeyError, TypeError, ValueError) as error:
+        path = run.directory / RECORD
+        raise InputError(f"{path} is not a location record: {error!r}") from None
+    return trial
+
+
+def _with_variants(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of one table, told apart where more than the seed differs within a cell."""
+    cells = by(trials, "task", "grid", "padding", "network").values()
+    differing = sorted(
+        option
+        for option in {option for trial in trials for option in trial.config} - {"seed"}
+        if any(len({str(trial.config.get(option)) for trial in cell}) > 1 for cell in cells)
+    )
+
+    def variant(trial: Trial) -> str:
+        return ", ".join(f"{option} {trial.config.get(option)}" for option in differing)
+
+    return [replace(trial, variant=variant(trial)) for trial in trials]

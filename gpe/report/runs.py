@@ -1,0 +1,74 @@
+"""The table of runs that every experiment gets: what was run, on what, and how to repeat it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpe.records import Record
+
+# Columns of every table, even where all runs agree; the rest are columns where runs differ.
+_ALWAYS = ("best test accuracy", "last test accuracy", "seconds", "images per second")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record and the directory it lies in."""
+
+    directory: Path
+    record: Record
+
+    @classmethod
+    def load(cls, directory: Path) -> "Run":
+        return cls(Path(directory), Record.load(Path(directory)))
+
+
+def runs_table(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the runs have in common, said once, and a table of that in which they differ.
+
+    Returns:
+        ``shared``: (name, value) of everything that is the same in all runs; ``columns``:
+        names of the rest; ``rows``: (directory, values in the order of columns), all text.
+    """
+    facts = [dict(_facts(run.record)) for run in runs]
+    names = list(dict.fromkeys(name for fact in facts for name in fact))
+    texts = [{name: _text(fact.get(name)) for name in names} for fact in facts]
+    columns = [name for name in names if name in _ALWAYS or len({text[name] for text in texts}) > 1]
+    return {
+        "shared": [(name, texts[0][name]) for name in names if name not in columns],
+        "columns": columns,
+        "rows": [
+            (name, [text[column] for column in columns])
+            for name, text in zip(_names(runs), texts, strict=True)
+        ],
+    }
+
+
+def _facts(record: Record) -> Iterator[tuple[str, Any]]:
+    """Configuration, result and circumstances of a run as flat (name, value) pairs."""
+    for name, value in record.config.items():
+        yield name, value
+    for name, value in (record.result | record.run).items():
+        name = name.replace("_", " ")
+        if name in ("best", "last") and isinstance(value, dict):
+            yield from ((f"{name} {key.replace('_', ' ')}", item) for key, item in value.items())
+        elif isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield name, value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Directories relative to the one above them all, which is nobody else's business."""
+    paths = [run.directory.resolve() for run in runs]
+    top = os.path.commonpath([path.parent for path in paths])
+    return [os.path.relpath(path, top) for path in paths]
