@@ -31,7 +31,7 @@ test: $(GPE) ## run all tests
 	@$(VENV)/bin/python -m pytest
 
 bench: $(GPE) ## time the kernels beside their rivals
-	@$(VENV)/bin/python -m pytest benches -q --benchmark-only -s
+	@$(VENV)/bin/python -m benches
 
 lint: $(GPE) ## ruff
 	@$(VENV)/bin/python -m ruff check .
@@ -42,7 +42,7 @@ gpu-check: ## build, test and time on an NVIDIA GPU with PYTHON as it is; logs t
 
 clean: ## remove .venv and everything built
 	rm -rf $(VENV) build gpe.egg-info gpe/_build.py gpe/_C.*.so
-	rm -rf .pytest_cache .ruff_cache .benchmarks
+	rm -rf .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(TORCH):

@@ -216,7 +216,7 @@ def test_out_may_be_any_tensor(served, monkeypatch):
     canvas = torch.full_like(expected, 7)
     assert gpe.place_on_grid(images, locations, 3, out=canvas) is canvas
     assert torch.equal(canvas, expected)
-    half = gpe.place_on_grid(*sample(count=10), 3).to(served)[5:]
+    half = gpe.place_on_grid(*(t.to(served) for t in sample(count=10)), 3)[5:]
     assert torch.equal(gpe.place_on_grid(images, locations, 3, out=half), expected)
 
 

@@ -1,0 +1,140 @@
+"""How benches measure: contestants take turns in one run, so that noise hits all alike."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+OURS = "gpe"
+
+
+@dataclass(frozen=True)
+class Race:
+    """What some contestants took for the same work.
+
+    Attributes:
+        title: what the work was.
+        bytes_moved: what has to be read and written at least.
+        milliseconds: of each contestant, one number a round.
+        bandwidth: measured, of copying on this device, in bytes a second.
+    """
+
+    title: str
+    bytes_moved: int
+    milliseconds: dict[str, list[float]]
+    bandwidth: float
+
+    @property
+    def rounds(self) -> int:
+        return len(self.milliseconds[OURS])
+
+    def rows(self) -> list[dict]:
+        """Medians, quartiles, and the median over the rounds of the ratio to ours."""
+        ours = self.milliseconds[OURS]
+        return [
+            {
+                "contestant": name,
+                "milliseconds": statistics.median(times),
+                "quartiles": statistics.quantiles(times)[::2],
+                "times_ours": statistics.median(a / b for a, b in zip(times, ours, strict=True)),
+                "of_copy_bandwidth": self.bytes_moved
+                / (statistics.median(times) / 1e3)
+                / self.bandwidth,
+            }
+            for name, times in self.milliseconds.items()
+        ]
+
+
+def race(
+    title: str,
+    contestants: dict[str, Callable[[], object]],
+    *,
+    device: str,
+    calls: int,
+    bytes_moved: int,
+    rounds: int = 30,
+) -> Race:
+    """Times ``contestants`` in turn, ``rounds`` times, after three rounds to warm up.
+
+    A step makes ``calls`` calls, each of which has to move ``bytes_moved``. On a GPU it is captured
+    as a CUDA graph where that is possible, so that kernels are timed and not Python.
+    """
+    clock = _gpu_clock if device == "cuda" else _cpu_clock
+    timers = {name: clock(step) for name, step in contestants.items()}
+    times = {name: [] for name in contestants}
+    for number in range(3 + rounds):
+        for name, timer in timers.items():
+            milliseconds = timer() / calls
+            if number >= 3:
+                times[name].append(milliseconds)
+    return Race(title, bytes_moved, times, copy_bandwidth(device))
+
+
+@cache
+def copy_bandwidth(device: str) -> float:
+    """Bytes a second, read and written, of copying 512 MB: the median of 20."""
+    source = torch.ones(128 * 2**20, device=device)
+    target = torch.empty_like(source)
+    clock = (_gpu_clock if device == "cuda" else _cpu_clock)(lambda: target.copy_(source))
+    clock()
+    return 2 * source.nbytes / (statistics.median(clock() for _ in range(20)) / 1e3)
+
+
+def print_race(race: Race, console: Console) -> None:
+    """Prints one table."""
+    table = Table(title=race.title, title_justify="left")
+    headings = ("", "ms", "quartiles", f"time / {OURS}'s", "of copy bandwidth")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in race.rows():
+        low, high = row["quartiles"]
+        table.add_row(
+            row["contestant"],
+            f"{row['milliseconds']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{row['times_ours']:.2f}",
+            f"{row['of_copy_bandwidth']:.0%}",
+        )
+    console.print(table)
+
+
+def _cpu_clock(step: Callable[[], object]) -> Callable[[], float]:
+    def run() -> float:
+        start = time.perf_counter()
+        step()
+        return (time.perf_counter() - start) * 1e3
+
+    return run
+
+
+def _gpu_clock(step: Callable[[], object], repeats: int = 10) -> Callable[[], float]:
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
+    replay, start, stop = _captured(step), *(torch.cuda.Event(enable_timing=True) for _ in "ab")
+
+    def run() -> float:
+        start.record()
+        for _ in range(repeats):
+            replay()
+        stop.record()
+        stop.synchronize()
+        return start.elapsed_time(stop) / repeats
+
+    return run
+
+
+def _captured(step: Callable[[], object]) -> Callable[[], object]:
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    except RuntimeError:  # it waits for the GPU, as a loop over locations does
+        torch.cuda.synchronize()
+        return step
+    return graph.replay

@@ -1,0 +1,37 @@
+"""Triton's kernels compile for a GPU where there is none: the interpreter accepts more."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+COMPILE = """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+    from gpe.ops.triton import place_on_grid
+
+    constants = {name: getattr(place_on_grid, name) for name in ("ROWS", "COLUMNS")}
+    constants["ROWS_PER_PROGRAM"] = place_on_grid.ROWS_PER_PROGRAM
+    pointers = {"out": "*bf16", "images": "*u8", "scale": "*fp32", "shift": "*fp32"}
+    pointers |= {"placed": "*i64", "locations": "*i64"}
+    for kernel in (place_on_grid._write_canvas, place_on_grid._move_patch):
+        kinds = dict.fromkeys(kernel.arg_names, "i32") | pointers
+        kinds |= dict.fromkeys(constants, "constexpr")
+        source = ASTSource(kernel, signature=kinds, constexprs=constants)
+        target = GPUTarget("cuda", 90, 32)
+        ptx = compile(source, target=target, options={"enable_fp_fusion": False}).asm["ptx"]
+        print("fused" if "fma" in ptx else "unfused")
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
+def test_kernels_compile_for_sm_90_and_round_twice():
+    """A fused multiply-add would round once, and give other bits than the reference."""
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(COMPILE)], env=inherited, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["unfused", "unfused"], done.stderr
