@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 import gpe
 from gpe.errors import InputError
@@ -50,6 +51,9 @@ def location(
     weight_decay: Annotated[float | None, preset_option("Of Adam.")] = None,
     schedule: Annotated[str | None, preset_option("constant or one-cycle.")] = None,
     flip: Annotated[bool | None, preset_option("Mirror half of the training images.")] = None,
+    bn_batches: Annotated[
+        int | None, preset_option("Batches to estimate batch norm's averages from; 0: running.")
+    ] = None,
     image_size: Annotated[int, option("Height and width of a cell in pixels.")] = 32,
     device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, option("fp32 or bf16.")] = "fp32",
@@ -86,17 +90,19 @@ def location(
         "weight_decay": weight_decay,
         "schedule": schedule,
         "flip": flip,
+        "bn_batches": bn_batches,
         "device": _device(device),
         "precision": precision,
         "compile": compile,
     }
+    # Seeds change slowest: each may draw its own images, which are loaded once that way.
     several = {
+        "seed": _values("seed", seed, int),
         "task": _values("task", task),
         "padding_mode": _values("padding", padding),
         "network": _values("network", network),
         "permutation": _values("permutation", permutation),
         "grid_size": _values("grid", grid, int),
-        "seed": _values("seed", seed, int),
     }
     combinations = (
         dict(zip(several, values, strict=True)) for values in product(*several.values())
@@ -117,7 +123,8 @@ def location(
     if as_json:
         _print_records(directories)
     else:
-        print_table(directories, Console())
+        # In a file a table may be wide; rich would squeeze it into 80 columns.
+        print_table(directories, Console(width=None if sys.stdout.isatty() else 200))
         typer.echo(f"Records in {out}; `gpe report {out}` draws them.")
 
 
@@ -180,7 +187,7 @@ def demo(
         "\nThe paper's explanation: the averages keep the place in the order of the channels.\n"
         "Shuffling them anew each time takes the order away; a shuffle that stays the same does\n"
         "not, since the last layer learns it.\n"
-        f"\nPictures, tables and curves: [bold]{page}[/bold]"
+        f"\nPictures, tables and curves: [bold]{escape(str(page))}[/bold]"
     )
 
 
@@ -196,7 +203,10 @@ def main() -> None:
     # machine a training slows down tenfold. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == 130:  # so Typer says that it was interrupted; older ones raise Abort
+            raise KeyboardInterrupt
+        sys.exit(code)
     except InputError as error:
         _fail(str(error), 2)
     except UsageError as error:
@@ -204,11 +214,12 @@ def main() -> None:
     except OSError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the same command with --resume goes on", 130)
+        _fail("interrupted; the same command goes on (gpe location: with --resume)", 130)
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"gpe: {message}", err=True)
+    if message:  # without any, Typer has printed the help instead
+        typer.echo(f"gpe: {message}", err=True)
     sys.exit(code)
 
 

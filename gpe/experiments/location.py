@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from gpe.data import ImageSet, batches, epoch_order, generator, load
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.progress import Progress
-from gpe.experiments.training import Tally, fit
+from gpe.experiments.training import CHECKPOINT, Tally, fit
 from gpe.models import GAPNet, PermuteNet, resnet18
 from gpe.models.location import Permutation
 from gpe.models.resnet import PaddingMode
@@ -40,6 +41,7 @@ PRESETS = {
         "weight_decay": 0.0,
         "schedule": "constant",
         "flip": True,
+        "bn_batches": 0,
     },
     "quick": {
         "width": 8,
@@ -53,6 +55,7 @@ PRESETS = {
         "weight_decay": 0.0,
         "schedule": "one-cycle",
         "flip": True,
+        "bn_batches": 20,
     },
 }
 
@@ -74,6 +77,7 @@ TABLE_1 = {
 TABLE_1_GRIDS = (3, 5, 7)
 
 SAMPLES = 12  # canvases kept for pictures
+STRIDE = 16  # pixels of the canvas to one place of the last feature map
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ class LocationConfig:
     weight_decay: float
     schedule: Schedule
     flip: bool
+    bn_batches: (
+        int  # to estimate batch norm's averages from before a test; 0 keeps the running ones
+    )
     device: str
     precision: Precision
     compile: bool
@@ -119,6 +126,7 @@ class LocationConfig:
         }
         values |= {name: value for name, value in options.items() if value is not None}
         permutation = values.pop("permutation", "random")
+        expect_one_of("permutation", permutation, get_args(Permutation))
         if values["network"] == "gapnet":
             permutation = None
         return cls(preset=preset, task=task, permutation=permutation, **values)
@@ -131,8 +139,6 @@ class LocationConfig:
             "schedule": Schedule,
             "precision": Precision,
         }
-        if self.network == "permutenet":
-            choices["permutation"] = Permutation
         for name, choice in choices.items():
             expect_one_of(name, getattr(self, name), get_args(choice))
         for name in ("grid_size", "image_size", "width", "epochs", "batch_size", "test_batch_size"):
@@ -140,6 +146,16 @@ class LocationConfig:
         for name in ("train_images", "test_images"):
             if getattr(self, name) is not None:
                 expect_at_least_one(name, getattr(self, name))
+        if self.bn_batches < 0:
+            raise InputError(f"bn_batches: expected at least 0, got {self.bn_batches}")
+        side = self.grid_size * self.image_size
+        if side <= STRIDE:
+            raise InputError(
+                f"image_size: expected canvases of more than {STRIDE} pixels a side, so that there "
+                f"are places to pool over, got {self.grid_size} × {self.image_size} = {side}"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: expected 0 to 2**63 - 1, got {self.seed}")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: expected above 0, got {self.learning_rate}")
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
@@ -192,7 +208,8 @@ def run(
         The directories, in the order of ``configs``.
 
     Raises:
-        InputError: the data cannot be had, before anything is trained.
+        InputError: the data cannot be had, or a directory cannot be made, before anything is
+            trained; or what :func:`fit` raises.
     """
 
     @lru_cache(maxsize=1)
@@ -225,6 +242,7 @@ def run(
             config.device,
         )
         trial = LocationTrial(config, train, test)
+        _prepare(directory)
         fit(
             trial,
             directory,
@@ -236,6 +254,18 @@ def run(
             resume=resume,
         )
     return directories
+
+
+def _prepare(directory: Path) -> None:
+    """Makes the directory of a run, or one that was run before as if it had not been."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out: cannot make {directory}: {error.strerror}") from None
+    # Interrupted, the new run is neither finished nor to go on from the end of the old one.
+    if (directory / RECORD).exists():
+        (directory / CHECKPOINT).unlink(missing_ok=True)
+        (directory / RECORD).unlink()
 
 
 class LocationTrial:
@@ -283,6 +313,8 @@ class LocationTrial:
 
     @torch.no_grad()
     def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
+        if self.config.bn_batches:
+            self._estimate_batch_norm(epoch)
         self.model.eval()
         tally, answers = Tally(), []
         order = torch.arange(len(self.test_set))
@@ -304,9 +336,26 @@ class LocationTrial:
     _STATE = ("model", "optimizer", "scheduler")
 
     def _logits(self, canvases: Tensor) -> Tensor:
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with self._autocast():
             return self.network(canvases)
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def _estimate_batch_norm(self, epoch: int) -> None:
+        """The mean over many batches; a running one stands on the last few.
+
+        The pooled features of neighbouring cells differ by so little that after a short training
+        its noise decides between them.
+        """
+        seed, size = self.config.seed, self.config.batch_size
+        count = self.config.bn_batches * size
+        order = epoch_order(len(self.train_set), seed=seed, epoch=epoch, samples=count)
+        locations = generator(seed, epoch, 0, "batch norm locations")
+        drawn = self._batches(self.train_set, order, size, locations)
+        with self._autocast():
+            update_bn((canvases for canvases, _, _ in drawn), self.model)
 
     def _batches(
         self,

@@ -47,7 +47,7 @@ class Progress:
     def _head(self, name: str, remark: str) -> None:
         self._started += 1
         number = f"[{self._started}/{self.runs}] " if self.runs > 1 else ""
-        self.console.print(f"{number}{name}{remark}", markup=False, highlight=False)
+        _print_line(self.console, f"{number}{name}{remark}")
 
 
 class RunProgress:
@@ -82,10 +82,13 @@ class RunProgress:
         done = int(metrics["epoch"])
         elapsed = time.perf_counter() - self.start
         left = elapsed / (done - self.first / self.images) * (self.epochs - done)
-        self.console.print(
+        _print_line(
+            self.console,
             f"  epoch {done}/{self.epochs}  loss {metrics['train_loss']:.3f}"
             f"  train {metrics['train_accuracy']:.1f} %  test {metrics['test_accuracy']:.1f} %"
             f"  {speed:,.0f} images/s  {timedelta(seconds=round(left))} left",
-            markup=False,
-            highlight=False,
         )
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

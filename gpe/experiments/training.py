@@ -1,5 +1,6 @@
 """The training loop that all experiments share: epochs, checkpoints, progress, records."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpe.data import generator
 from gpe.errors import InputError
 from gpe.experiments.progress import Progress
 from gpe.records import Record, atomic, environment, save_arrays
@@ -87,7 +89,8 @@ def fit(
     """Trains and tests ``config["epochs"]`` epochs and leaves a record in ``directory``.
 
     After each epoch a checkpoint is written, whole or not at all: an interruption at any moment
-    loses at most one epoch, and a resumed run ends with the same bits on the CPU.
+    loses at most one epoch, and a resumed run ends with the same bits on the CPU. What is drawn
+    from torch's own generator is a function of ``config["seed"]`` and the epoch.
 
     Raises:
         InputError: the loss became infinite or not a number; a checkpoint of another run.
@@ -96,6 +99,8 @@ def fit(
     epochs, done = config["epochs"], len(history.epochs)
     with progress.run(directory.name, epochs, trial.images_per_epoch, done) as bar:
         for epoch in range(done + 1, epochs + 1):
+            # For dropout and its like, which draw from torch's own generator.
+            torch.manual_seed(generator(config["seed"], epoch, 0, "torch").initial_seed())
             start = time.perf_counter()
             for train in trial.train_epoch(epoch):
                 bar.step(epoch, train)
@@ -108,11 +113,11 @@ def fit(
                 "test_loss": test.loss,
                 "test_accuracy": test.accuracy,
             }
-            if not torch.tensor(train.loss).isfinite():
-                raise InputError(
-                    f"learning_rate: the loss became {train.loss} in epoch {epoch}; "
-                    "try a smaller one"
-                )
+            for loss in (train.loss, test.loss):
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"learning_rate: the loss became {loss} in epoch {epoch}; try a smaller one"
+                    )
             history.epochs.append(metrics)
             history.seconds += time.perf_counter() - start
             history.training_seconds += training_seconds
@@ -148,14 +153,7 @@ def _result(epochs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def _save(trial: Trial, directory: Path, config: dict[str, Any], history: _History) -> None:
-    state = {
-        "config": config,
-        "history": vars(history),
-        "trial": trial.state_dict(),
-        "rng": torch.get_rng_state(),
-    }
-    if trial.device.type == "cuda":
-        state["cuda_rng"] = torch.cuda.get_rng_state(trial.device)
+    state = {"config": config, "history": vars(history), "trial": trial.state_dict()}
     with atomic(directory / CHECKPOINT) as path:
         torch.save(state, path)
 
@@ -168,10 +166,7 @@ def _resume(trial: Trial, directory: Path, config: dict[str, Any]) -> _History:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises almost anything on a file not its own
         raise InputError(f"resume: {path} is no checkpoint: {type(error).__name__}") from error
-    if state["config"] != config:
+    if not isinstance(state, dict) or state.get("config") != config:
         raise InputError(f"resume: {path} is of another configuration")
     trial.load_state_dict(state["trial"])
-    torch.set_rng_state(state["rng"])
-    if "cuda_rng" in state:
-        torch.cuda.set_rng_state(state["cuda_rng"], trial.device)
     return _History(**state["history"])

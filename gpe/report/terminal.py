@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gpe.report.location import findings, table
@@ -13,13 +14,14 @@ from gpe.report.runs import Run
 
 
 def print_table(directories: Sequence[Path], console: Console) -> None:
-    """Prints Table 1 as measured, the paper's values beside it; one for each data and preset."""
-    for (preset, data), trials in by(_trials(directories), "preset", "data").items():
-        console.print(_table(f"{data}, {preset} preset", table(trials)))
-    console.print(
+    """Prints Table 1 as measured, the paper's values beside it: one by data, preset and task."""
+    for (preset, data, task), trials in by(_trials(directories), "preset", "data", "task").items():
+        _print_line(f"{TASKS.get(task, task)} {data}, {preset} preset", console)
+        console.print(_table(table(trials)))
+    _print_line(
         "Best test accuracy in percent, as the paper reports it; in parentheses the paper's, "
         "on all of CIFAR-10.",
-        style="dim",
+        console,
     )
 
 
@@ -28,25 +30,27 @@ def print_findings(directories: Sequence[Path], console: Console) -> None:
     for members in by(_trials(directories), "preset", "data").values():
         for sentences in findings(members).values():
             for sentence in sentences:
-                console.print(f"  {sentence}", highlight=False)
+                _print_line(f"  {sentence}", console)
 
 
 def _trials(directories: Sequence[Path]):
     return read([Run.load(directory) for directory in directories])
 
 
-def _table(title: str, content: dict[str, Any]) -> Table:
-    shown = Table(title=title, title_justify="left")
+def _print_line(text: str, console: Console) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(content: dict[str, Any]) -> Table:
+    shown = Table()
     shown.add_column("padding")
     shown.add_column("network")
-    tasks = [task for task, count in content["tasks"].items() for _ in range(count)]
-    names = {heading: task for task, heading in TASKS.items()}
-    for task, (grid, _) in zip(tasks, content["columns"], strict=True):
-        shown.add_column(f"{names.get(task, task)} {grid}×{grid}", justify="right")
+    for grid, _ in content["columns"]:
+        shown.add_column(f"{grid}×{grid}", justify="right", no_wrap=True)
     for padding, rows in content["paddings"].items():
         for row in rows:
             label = " ".join(filter(None, (row["label"], row["variant"])))
-            shown.add_row(padding, label, *map(_cell, row["cells"]))
+            shown.add_row(padding, escape(label), *map(_cell, row["cells"]))
         shown.add_section()
     return shown
 

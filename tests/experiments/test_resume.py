@@ -1,0 +1,192 @@
+"""A run that is killed again and again ends with the bits of one that is left in peace.
+
+The command is run for real, in processes of its own, and killed at moments that are chosen: a
+process stops there, says so, and waits for its end.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import torch
+
+from gpe.experiments.training import CHECKPOINT
+from gpe.records import ARRAYS, RECORD, load_arrays
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 4
+COMMAND = [
+    *("location", "--network", "permutenet,gapnet", "--grid", "2", "--image-size", "10"),
+    *("--width", "4", "--schedule", "one-cycle", "--epochs", str(EPOCHS), "--batch-size", "16"),
+    *("--train-images", "60", "--test-images", "40", "--test-batch-size", "16"),
+    *("--device", "cpu"),  # on a GPU cuDNN may add up in any order
+]
+
+# Runs the command line, but stops for good at a moment of one network's training.
+STOP_AT = dedent("""
+    import sys, time
+    import torch
+    from gpe import cli
+    from gpe.experiments.location import LocationTrial
+
+    network, moment = sys.argv.pop(1), sys.argv.pop(1)
+
+    def stop():
+        print("stopped", flush=True)
+        time.sleep(600)
+
+    def train_epoch(self, epoch, real=LocationTrial.train_epoch):
+        for step, tally in enumerate(real(self, epoch)):
+            if (self.config.network, moment, step) == (network, f"epoch {epoch}", 2):
+                stop()
+            yield tally
+
+    def save(state, path, real=torch.save):
+        real(state, path)
+        epoch = len(state["history"]["epochs"])
+        if (state["config"]["network"], moment) == (network, f"checkpoint {epoch}"):
+            path.write_bytes(path.read_bytes()[:1000])
+            stop()
+
+    LocationTrial.train_epoch, torch.save = train_epoch, save
+    cli.main()
+""")
+
+# Where each process is killed, how, and what the next one says of the epoch it goes on from.
+KILLS = [
+    ("permutenet", "epoch 1", signal.SIGKILL, None),
+    ("permutenet", "epoch 3", signal.SIGKILL, 2),
+    ("gapnet", "epoch 3", signal.SIGINT, 2),
+    ("gapnet", "checkpoint 4", signal.SIGKILL, 3),
+]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    # Two threads only wait for each other on layers as small as these.
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def whole(environment, tmp_path_factory):
+    """The directory of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    gpe(environment, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def parts(environment, tmp_path_factory):
+    """The directory of a run killed at all of ``KILLS``, and what each of its processes said."""
+    out = tmp_path_factory.mktemp("parts")
+    said = []
+    for network, moment, how, _ in KILLS:
+        command = [sys.executable, "-c", STOP_AT, network, moment, *COMMAND]
+        process = subprocess.Popen(
+            [*command, "--resume", "--out", str(out)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        stopped = process.stdout.readline()
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+        assert stopped == "stopped\n", errors
+        said.append((process.returncode, errors))
+    last = gpe(environment, out, "--resume")
+    return out, [*said, (last.returncode, last.stderr)]
+
+
+def gpe(environment, out, *options):
+    command = [sys.executable, "-m", "gpe.cli", *COMMAND, "--out", str(out), *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+
+def test_each_process_goes_on_from_the_last_epoch_that_was_whole(parts):
+    """At most one epoch is lost, whatever the moment; a finished network is left alone."""
+    _, said = parts
+    for (network, moment, _, done), (_, errors) in zip(KILLS, said[1:], strict=True):
+        going_on = [line for line in errors.splitlines() if "going on" in line]
+        if done is None:
+            assert going_on == []
+            assert f"  epoch 1/{EPOCHS}" in errors
+        else:
+            assert len(going_on) == 1, (network, moment, errors)
+            assert f"location-{network}-" in going_on[0]
+            assert going_on[0].endswith(f"going on after epoch {done}")
+            assert f"  epoch {done}/{EPOCHS}" not in after(errors, going_on[0])
+    for _, errors in said[3:]:
+        assert "[1/2] location-permutenet-" in errors and "finished before" in errors
+
+
+def after(text, line):
+    """What follows ``line`` in ``text``, up to the next run."""
+    return text.split(line)[1].split("[2/2]")[0]
+
+
+def test_an_interrupt_says_how_to_go_on_in_one_line(parts):
+    _, said = parts
+    for (_, _, how, _), (code, errors) in zip(KILLS, said, strict=False):
+        if how == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+        else:
+            assert code == 130
+            *_, line = errors.splitlines()
+            assert line.startswith("gpe: interrupted") and "--resume" in line
+            assert errors.count("gpe:") == 1 and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("network", ["permutenet", "gapnet"])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(network, whole, parts):
+    """Weights, optimizer, schedule, permutations to come, pictures, and the record."""
+    ours, theirs = (
+        next(out.glob(f"location-{network}-2x2-*"))
+        for out in (parts[0], whole)  # of one name: that of the configuration
+    )
+    assert ours.name == theirs.name
+
+    mine, other = (torch.load(run / CHECKPOINT, weights_only=True) for run in (ours, theirs))
+    assert mine["trial"].keys() == {"model", "optimizer", "scheduler"}
+    generator = mine["trial"]["model"].get("_extra_state")
+    assert (generator is not None) == (network == "permutenet")
+    for name in ("config", "trial"):
+        assert_same(mine[name], other[name])
+    assert mine["history"]["epochs"] == other["history"]["epochs"]
+
+    assert_same(load_arrays(ours), load_arrays(theirs))
+    mine, other = (json.loads((run / RECORD).read_text()) for run in (ours, theirs))
+    assert len(mine["epochs"]) == EPOCHS
+    assert mine.pop("run").keys() == other.pop("run").keys()
+    assert mine == other
+
+
+def assert_same(a, b):
+    """Equal in all parts, tensors in dtype and every bit."""
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_same(a[name], b[name])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+def test_of_a_write_that_was_killed_half_a_file_lies_beside_the_whole_ones(parts):
+    """The kill during a checkpoint was one: its half is there, and nobody read it."""
+    run = next(parts[0].glob("location-gapnet-*"))
+    whole_files = {CHECKPOINT, ARRAYS, RECORD}
+    halves = [file for file in run.iterdir() if file.name not in whole_files]
+    assert [half.name.startswith(f".{CHECKPOINT}.") for half in halves] == [True]
+    assert halves[0].stat().st_size == 1000

@@ -1,0 +1,142 @@
+"""Location runs on a terminal: the numbers of the records, whatever the width and the names."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from gpe.records import Record
+from gpe.report.terminal import print_findings, print_table
+
+
+def location_run(directory, *, best, last=10.0, paper=None, grid=3, task="location", **config):
+    """A finished run of two epochs, the first the better."""
+    defaults = {
+        "network": "gapnet",
+        "task": task,
+        "grid_size": grid,
+        "padding_mode": "zeros",
+        "permutation": None,
+        "data": "digits",
+        "preset": "quick",
+        "seed": 0,
+    }
+    epochs = [
+        {"epoch": i, "test_loss": 0.5, "test_accuracy": accuracy}
+        for i, accuracy in enumerate((best, last), 1)
+    ]
+    Record(
+        experiment="location",
+        config=defaults | config,
+        epochs=epochs,
+        result={"best": epochs[0], "last": epochs[1]},
+        chance=100 / grid**2,
+        paper=paper and {"source": "Table 1", "value": paper, "protocol": "best epoch"},
+    ).save(directory)
+    return directory
+
+
+def printed(show, directories, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    show(directories, console)
+    return console.file.getvalue()
+
+
+def rows(text):
+    """The cells of all tables, row by row, without their headings."""
+    lines = [line for line in text.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+
+
+def test_a_cell_has_the_best_epoch_and_the_paper_s_value_where_there_is_one(tmp_path):
+    runs = [
+        location_run(tmp_path / "a", best=98.76, paper=100.0),
+        location_run(tmp_path / "b", best=54.32, paper=78.8, network="permutenet"),
+        location_run(tmp_path / "c", best=97.0, network="permutenet", permutation="fixed", grid=4),
+    ]
+    assert rows(printed(print_table, runs)) == [
+        ["zeros", "GAPNet", "98.8 (100.0)", ""],
+        ["zeros", "PermuteNet", "54.3 (78.8)", ""],
+        ["zeros", "PermuteNet, fixed shuffle", "", "97.0"],
+    ]
+
+
+def test_several_seeds_are_one_cell_with_their_mean_and_spread(tmp_path):
+    runs = [
+        location_run(tmp_path / str(seed), best=best, paper=78.8, seed=seed)
+        for seed, best in enumerate((50.0, 52.0, 54.0))
+    ]
+    assert rows(printed(print_table, runs)) == [["zeros", "GAPNet", "52.0 ± 2.0 (78.8)"]]
+
+
+def test_each_data_set_preset_and_task_has_a_table_of_its_own(tmp_path):
+    runs = [
+        location_run(
+            tmp_path / f"{data}{preset}{task}", best=50, data=data, preset=preset, task=task
+        )
+        for data in ("digits", "cifar10")
+        for preset in ("quick", "paper")
+        for task in ("object", "location")
+    ]
+    titles = re.findall(r"(\w+): .*\? *(\w+), (\w+) preset", printed(print_table, runs, 200))
+    assert titles == [
+        (task, data, preset)
+        for preset in ("paper", "quick")
+        for data in ("cifar10", "digits")
+        for task in ("Location", "Object")
+    ]
+
+
+@pytest.mark.parametrize("task", ["location", "object"])
+def test_table_1_fits_into_80_columns(task, tmp_path):
+    """All of its numbers stand uncut on one line a row."""
+    runs = [
+        location_run(
+            tmp_path / f"{padding}{network}{permutation}{grid}",
+            best=100.0,
+            paper=None if permutation == "fixed" else 100.0,
+            task=task,
+            grid=grid,
+            padding_mode=padding,
+            network=network,
+            permutation=permutation,
+        )
+        for padding in ("zeros", "reflect", "replicate")
+        for network, permutation in (
+            ("gapnet", None),
+            ("permutenet", "random"),
+            ("permutenet", "fixed"),
+        )
+        for grid in (3, 5, 7)
+    ]
+    text = printed(print_table, runs)
+    found = rows(text)
+    assert text.count("100.0 (100.0)") == 3 * 2 * 3 and "…" not in text
+    assert [row[0] for row in found if row[0]] == 3 * ["zeros"] + 3 * ["reflect"] + 3 * [
+        "replicate"
+    ]
+
+
+def test_names_with_brackets_are_printed_as_they_are(tmp_path):
+    """Rich would take them for markup: to vanish, or to fail."""
+    runs = [
+        location_run(tmp_path / str(i), best=50.0, data="photos [red] [/x]", note=note)
+        for i, note in enumerate(("[bold]", "[/bold]"))
+    ]
+    text = printed(print_table, runs, width=200)
+    assert "photos [red] [/x], quick preset" in text
+    assert "note [bold]" in text and "note [/bold]" in text
+    assert "note [/bold]" in printed(print_findings, runs)
+
+
+def test_findings_are_sentences_about_the_best_epochs(tmp_path):
+    runs = [
+        location_run(tmp_path / "a", best=100.0),
+        location_run(tmp_path / "b", best=54.3, network="permutenet", permutation="random"),
+    ]
+    sentences = [line.strip() for line in printed(print_findings, runs, width=200).splitlines()]
+    assert len(sentences) == 3
+    assert sentences[0].endswith("GAPNet names the right cell for 100.0\u00a0% of the test images.")
+    assert sentences[1].endswith("does so for 54.3\u00a0%.")
+    assert sentences[2] == "Guessing would do so for 11.1\u00a0%."
