@@ -38,7 +38,8 @@ def place_on_grid(
             that of floating images, else :func:`torch.get_default_dtype`.
         memory_format: ``torch.contiguous_format`` or ``torch.channels_last``.
         out: the canvas that an earlier call returned. It changes nothing in the result, only
-            how fast it comes: where it still fits, its memory is used again and only the
+            how fast it comes: where it still fits, its memory is used again, and where
+            nobody wrote to it in between (which torch counts, numpy does not), only the
             cells that change are touched. Go on with what this call returns.
 
     Returns:
@@ -198,15 +199,13 @@ def _check(
         raise InputError(
             f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
         )
-    if out is not None and (images.requires_grad or out.requires_grad):
+    needs_gradient = torch.is_grad_enabled() and images.requires_grad
+    if out is not None and (needs_gradient or out.requires_grad):
         raise InputError("out: expected None where a gradient is required")
 
 
 def _fake(images, locations, grid_size, scale, shift, dtype, channels_last):
-    count, channels, height, width = images.shape
-    return images.new_empty(
-        (count, channels, grid_size * height, grid_size * width), dtype=dtype
-    ).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return reference.empty_canvas(images, grid_size, dtype, channels_last)
 
 
 def _setup_context(ctx, inputs, output) -> None:

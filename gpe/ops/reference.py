@@ -17,13 +17,7 @@ def place_on_grid(
 ) -> Tensor:  # [N,C,n·h,n·w]
     """Canvases of zeros, each with ``images * scale + shift`` in one cell."""
     expect_inside(locations, grid_size)
-    count, channels, height, width = images.shape
-    canvas = torch.empty(
-        (count, channels, grid_size * height, grid_size * width),
-        dtype=dtype,
-        device=images.device,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
-    ).zero_()
+    canvas = empty_canvas(images, grid_size, dtype, channels_last).zero_()
     patches = images * scale[:, None, None] + shift[:, None, None]
     _cells(canvas, grid_size)[_index(locations, grid_size)] = patches.to(dtype)
     return canvas
@@ -49,6 +43,17 @@ def place_on_grid_(
 def place_on_grid_backward(gradient: Tensor, locations: Tensor, grid_size: int) -> Tensor:
     """The cells ``locations`` of canvases ``[N,C,n·h,n·w]``: patches ``[N,C,h,w]``."""
     return _cells(gradient, grid_size)[_index(locations, grid_size)]
+
+
+def empty_canvas(images: Tensor, grid_size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """Memory for the canvases of ``images``, not written yet."""
+    count, channels, height, width = images.shape
+    return torch.empty(
+        (count, channels, grid_size * height, grid_size * width),
+        dtype=dtype,
+        device=images.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
 
 
 def expect_inside(locations: Tensor, grid_size: int) -> None:

@@ -231,6 +231,14 @@ def test_out_tells_autograd_that_it_changed(served):
         product.backward()
 
 
+def test_out_where_gradients_are_off(served):
+    images, locations = (t.to(served) for t in sample(dtype=torch.float32))
+    canvas = gpe.place_on_grid(images, locations, 3)
+    with torch.no_grad():
+        moved = gpe.place_on_grid(images.requires_grad_(), locations, 3, out=canvas)
+    assert moved is canvas and not moved.requires_grad
+
+
 def test_out_under_inference_mode(served, monkeypatch):
     images, locations = (t.to(served) for t in sample())
     expected = by_reference(monkeypatch, images, locations, 3)

@@ -27,13 +27,7 @@ def place_on_grid(
     dtype: torch.dtype,
     channels_last: bool,
 ) -> Tensor:
-    count, channels, height, width = images.shape
-    canvas = torch.empty(
-        (count, channels, grid_size * height, grid_size * width),
-        dtype=dtype,
-        device=images.device,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
-    )
+    canvas = reference.empty_canvas(images, grid_size, dtype, channels_last)
     chunks = triton.cdiv(canvas.shape[2], ROWS_PER_PROGRAM)
     _launch(_write_canvas, chunks, canvas, locations, images, locations, grid_size, scale, shift)
     return canvas
