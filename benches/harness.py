@@ -1,8 +1,10 @@
 """How benches measure: contestants take turns in one run, so that noise hits all alike."""
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -64,6 +66,7 @@ def race(
     A step makes ``calls`` calls, each of which has to move ``bytes_moved``. On a GPU it is captured
     as a CUDA graph where that is possible, so that kernels are timed and not Python.
     """
+    _always_take_fresh_memory()
     clock = _gpu_clock if device == "cuda" else _cpu_clock
     timers = {name: clock(step) for name, step in contestants.items()}
     times = {name: [] for name in contestants}
@@ -101,6 +104,19 @@ def print_race(race: Race, console: Console) -> None:
             f"{row['of_copy_bandwidth']:.0%}",
         )
     console.print(table)
+
+
+def _always_take_fresh_memory() -> None:
+    """Large tensors come from the system and go back to it.
+
+    By default the C library keeps some, and it is chance which contestant gets them and is spared
+    its page faults.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # glibc's malloc.h
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(trim_threshold, 2**20)
+        mallopt(mmap_threshold, 2**20)
 
 
 def _cpu_clock(step: Callable[[], object]) -> Callable[[], float]:

@@ -4,11 +4,14 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "cpu.h"
 
 namespace gpe::place_on_grid {
 namespace {
+
+constexpr size_t kLargestCache = 32 << 20;
 
 // One channel of one row of a patch. This and the next hold the only loops that touch every pixel,
 // and so are compiled for several instruction sets.
@@ -51,23 +54,29 @@ class Writer {
         scale_(call.scale.const_data_ptr<Accumulate<In, Out>>()),
         shift_(call.shift.const_data_ptr<Accumulate<In, Out>>()) {}
 
-  // Writes a region of one plane: the patch where it lies inside, zero elsewhere. The region is the
-  // whole plane or one cell, so that the patch's columns lie inside it or outside, never half.
-  void write(int64_t plane, const Region& region, const Region& patch) const {
-    const bool holds_patch = region.left <= patch.left && patch.right <= region.right;
-    for (int64_t y = region.top; y < region.bottom; ++y) {
-      Out* row = out_ + plane * canvas_.plane_size() + y * canvas_.width();
-      if (holds_patch && patch.top <= y && y < patch.bottom) {
-        std::fill(row + region.left, row + patch.left, Out(0));
-        write_patch_row(plane, y - patch.top, row + patch.left);
-        std::fill(row + patch.right, row + region.right, Out(0));
-      } else {
-        std::fill(row + region.left, row + region.right, Out(0));
-      }
-    }
+  void clear_planes(int64_t begin, int64_t end) const {
+    std::memset(out_ + begin * canvas_.plane_size(), 0,
+                (end - begin) * canvas_.plane_size() * sizeof(Out));
+  }
+
+  void clear_cell(int64_t plane, int64_t location) const {
+    for_rows(plane, location, [&](Out* row, int64_t) {
+      std::fill(row, row + canvas_.cell_width, Out(0));
+    });
+  }
+
+  void write_cell(int64_t plane, int64_t location) const {
+    for_rows(plane, location, [&](Out* row, int64_t y) { write_patch_row(plane, y, row); });
   }
 
  private:
+  template <typename Action>
+  void for_rows(int64_t plane, int64_t location, Action action) const {
+    const Region cell = canvas_.cell(location);
+    Out* row = out_ + plane * canvas_.plane_size() + cell.top * canvas_.width() + cell.left;
+    for (int64_t y = 0; y < canvas_.cell_height; ++y, row += canvas_.width()) action(row, y);
+  }
+
   void write_patch_row(int64_t plane, int64_t y, Out* row) const {
     const int64_t image = plane / canvas_.planes_per_image();
     const int64_t first = plane % canvas_.planes_per_image();
@@ -111,18 +120,18 @@ void run(const Call& call) {
   } else {
     use_huge_pages(call.out);
   }
+  // What no cache holds is cleared in long runs, which the C library writes past the caches; what
+  // one holds is cleared plane by plane, so that the patch lands in lines that are still there.
+  const bool streamed = !from && call.out.nbytes() > kLargestCache;
   with_dtypes(call, [&](auto in, auto out) {
     const Writer<decltype(in), decltype(out)> writer(call);
     at::parallel_for(0, call.planes(), grain_size(work), [&](int64_t begin, int64_t end) {
+      if (streamed) writer.clear_planes(begin, end);
       for (int64_t plane = begin; plane < end; ++plane) {
         const int64_t image = plane / canvas.planes_per_image();
-        const Region patch = canvas.cell(to[image]);
-        if (!from) {
-          writer.write(plane, canvas.whole(), patch);
-        } else {
-          if (from[image] != to[image]) writer.write(plane, canvas.cell(from[image]), patch);
-          writer.write(plane, patch, patch);
-        }
+        if (!from && !streamed) writer.clear_planes(plane, plane + 1);
+        if (from && from[image] != to[image]) writer.clear_cell(plane, from[image]);
+        writer.write_cell(plane, to[image]);
       }
     });
   });
