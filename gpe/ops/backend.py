@@ -111,7 +111,8 @@ def implementation(name: str, device: str) -> Callable:
     if not os.environ.get("GPE_BACKEND"):
         warn_once(f"gpe: {device} tensors take {backend}: {_compiled(device).reason}")
     if backend == "triton":
-        return getattr(_triton_module(name.rstrip("_")), name)
+        _define_triton_op(name.rstrip("_"))
+        return getattr(torch.ops.gpe_triton, name)
     return getattr(reference, name)
 
 
@@ -179,8 +180,8 @@ def _has_triton() -> bool:
 
 
 @torch.compiler.assume_constant_result
-def _triton_module(op: str):
-    return importlib.import_module(f"gpe.ops.triton.{op}")
+def _define_triton_op(op: str) -> None:
+    importlib.import_module(f"gpe.ops.triton.{op}")
 
 
 @cache

@@ -14,7 +14,7 @@ COMPILE = """
     from gpe.ops.triton import place_on_grid
 
     constants = {name: getattr(place_on_grid, name) for name in ("ROWS", "COLUMNS")}
-    constants["ROWS_PER_PROGRAM"] = place_on_grid.ROWS_PER_PROGRAM
+    constants |= {"ROW_STEPS": 4, "COLUMN_STEPS": 2}
     pointers = {"out": "*bf16", "images": "*u8", "scale": "*fp32", "shift": "*fp32"}
     pointers |= {"placed": "*i64", "locations": "*i64"}
     for kernel in (place_on_grid._write_canvas, place_on_grid._move_patch):

@@ -28,8 +28,7 @@ def place_on_grid(
     channels_last: bool,
 ) -> Tensor:
     canvas = reference.empty_canvas(images, grid_size, dtype, channels_last)
-    chunks = triton.cdiv(canvas.shape[2], ROWS_PER_PROGRAM)
-    _launch(_write_canvas, chunks, canvas, locations, images, locations, grid_size, scale, shift)
+    _launch(canvas, None, images, locations, grid_size, scale, shift)
     return canvas
 
 
@@ -44,14 +43,12 @@ def place_on_grid_(
     shift: Tensor,
 ) -> None:
     reference.expect_inside(placed, grid_size)
-    _launch(_move_patch, 1, canvas, placed, images, locations, grid_size, scale, shift)
+    _launch(canvas, placed, images, locations, grid_size, scale, shift)
 
 
 def _launch(
-    kernel,
-    chunks: int,
     canvas: Tensor,
-    placed: Tensor,
+    placed: Tensor | None,  # None where the canvas is unwritten memory
     images: Tensor,
     locations: Tensor,
     grid_size: int,
@@ -64,9 +61,15 @@ def _launch(
     count, channels, height, width = images.shape
     channels_last = not canvas.is_contiguous()
     planes_per_image, channels_in_row = (1, channels) if channels_last else (channels, 1)
+    cell_width = width * channels_in_row
+    if placed is None:
+        kernel, chunks = _write_canvas, triton.cdiv(grid_size * height, ROWS_PER_PROGRAM)
+        region = ROWS_PER_PROGRAM, grid_size * cell_width
+    else:
+        kernel, chunks, region = _move_patch, 1, (height, cell_width)
     kernel[(count * planes_per_image, chunks)](
         canvas,
-        placed.contiguous(),
+        (locations if placed is None else placed).contiguous(),
         images,
         locations.contiguous(),
         scale,
@@ -76,10 +79,11 @@ def _launch(
         channels_in_row,
         grid_size,
         height,
-        width * channels_in_row,
+        cell_width,
         ROWS=ROWS,
         COLUMNS=COLUMNS,
-        ROWS_PER_PROGRAM=ROWS_PER_PROGRAM,
+        ROW_STEPS=triton.cdiv(region[0], ROWS),
+        COLUMN_STEPS=triton.cdiv(region[1], COLUMNS),
         enable_fp_fusion=False,  # round as the other implementations do
     )
 
@@ -89,18 +93,19 @@ def _write_canvas(
     out, placed, images, locations, scale, shift,
     image_stride, channel_stride, row_stride, column_stride,
     planes_per_image, channels_in_row, grid_size, cell_height, cell_width,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROWS_PER_PROGRAM: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROW_STEPS: tl.constexpr, COLUMN_STEPS: tl.constexpr,
 ):  # fmt: skip
-    """Fresh memory: a program writes ROWS_PER_PROGRAM rows of a plane."""
+    """Fresh memory: a program writes some rows of a plane."""
     plane = tl.program_id(0).to(tl.int64)
     location = tl.load(locations + plane // planes_per_image)
-    top = tl.program_id(1) * ROWS_PER_PROGRAM
-    bottom = tl.minimum(top + ROWS_PER_PROGRAM, grid_size * cell_height)
+    top = tl.program_id(1) * ROWS * ROW_STEPS
+    bottom = tl.minimum(top + ROWS * ROW_STEPS, grid_size * cell_height)
     _write(
         out, images, scale, shift,
         image_stride, channel_stride, row_stride, column_stride,
         planes_per_image, channels_in_row, grid_size, cell_height, cell_width,
-        plane, top, bottom, 0, grid_size * cell_width, location, ROWS, COLUMNS,
+        plane, top, bottom, 0, grid_size * cell_width, location,
+        ROWS, COLUMNS, ROW_STEPS, COLUMN_STEPS,
     )  # fmt: skip
 
 
@@ -109,7 +114,7 @@ def _move_patch(
     out, placed, images, locations, scale, shift,
     image_stride, channel_stride, row_stride, column_stride,
     planes_per_image, channels_in_row, grid_size, cell_height, cell_width,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROWS_PER_PROGRAM: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROW_STEPS: tl.constexpr, COLUMN_STEPS: tl.constexpr,
 ):  # fmt: skip
     """An earlier canvas: a program clears the old cell of a plane and writes the new one."""
     plane = tl.program_id(0).to(tl.int64)
@@ -125,7 +130,8 @@ def _move_patch(
             out, images, scale, shift,
             image_stride, channel_stride, row_stride, column_stride,
             planes_per_image, channels_in_row, grid_size, cell_height, cell_width,
-            plane, top, bottom, left, left + cell_width, location, ROWS, COLUMNS,
+            plane, top, bottom, left, left + cell_width, location,
+            ROWS, COLUMNS, ROW_STEPS, COLUMN_STEPS,
         )  # fmt: skip
 
 
@@ -134,20 +140,21 @@ def _write(
     out, images, scale, shift,
     image_stride, channel_stride, row_stride, column_stride,
     planes_per_image, channels_in_row, grid_size, cell_height, cell_width,
-    plane, top, bottom, left, right, location, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    plane, top, bottom, left, right, location,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROW_STEPS: tl.constexpr, COLUMN_STEPS: tl.constexpr,
 ):  # fmt: skip
-    """Rows [top, bottom) and columns [left, right) of a plane."""
+    """Rows [top, bottom) and columns [left, right) of a plane, in as many steps as they take."""
     width = grid_size * cell_width
     plane_out = out + plane * grid_size * cell_height * width
     image = images + (plane // planes_per_image) * image_stride
     first_channel = plane % planes_per_image
     patch_top = (location // grid_size) * cell_height
     patch_left = (location % grid_size) * cell_width
-    for first_row in range(top, bottom, ROWS):
-        y = first_row + tl.arange(0, ROWS)[:, None]
+    for row_step in range(ROW_STEPS):
+        y = top + row_step * ROWS + tl.arange(0, ROWS)[:, None]
         row = y - patch_top
-        for first_column in range(left, right, COLUMNS):
-            x = first_column + tl.arange(0, COLUMNS)[None, :]
+        for column_step in range(COLUMN_STEPS):
+            x = left + column_step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
             element = x - patch_left
             region = (y < bottom) & (x < right)
             patch = (row >= 0) & (row < cell_height) & (element >= 0) & (element < cell_width)
