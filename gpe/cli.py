@@ -199,8 +199,8 @@ def info() -> None:
 
 def main() -> None:
     """Runs the command line; wrong input gets one line and exit code 2."""
-    # OpenMP's threads wait for each other by spinning, by default for so long that on a shared
-    # machine a training slows down tenfold. Read when torch is imported.
+    # OpenMP's threads wait for each other by spinning; long spins cost much where other processes
+    # want the cores. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         code = app(standalone_mode=False)

@@ -42,7 +42,7 @@ __device__ void write(const Arguments<In, Out>& arguments, int64_t plane,
   const Strides& strides = arguments.strides;
   const int64_t image = plane / canvas.planes_per_image();
   const int64_t plane_channel = plane % canvas.planes_per_image();
-  // A row fits an int (checked on the host), and its divisions are then four times as fast.
+  // A row fits an int (checked on the host), whose divisions are cheaper.
   const int channels_in_row = canvas.channels_last ? static_cast<int>(canvas.channels) : 1;
 
   for (int64_t y = region.top + threadIdx.y; y < region.bottom; y += blockDim.y) {
