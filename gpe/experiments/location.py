@@ -1,9 +1,7 @@
 """Where is the patch? GAPNet and PermuteNet on images in a grid (paper, section 3, Table 1)."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,12 +13,12 @@ from torch.optim.swa_utils import update_bn
 from gpe.data import ImageSet, batches, epoch_order, generator, load
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.progress import Progress
-from gpe.experiments.training import CHECKPOINT, Tally, fit
+from gpe.experiments.runs import directory_name, expect_device, expect_seed, run_all
+from gpe.experiments.training import Tally
 from gpe.models import GAPNet, PermuteNet, resnet18
 from gpe.models.location import Permutation
 from gpe.models.resnet import PaddingMode
 from gpe.ops.place_on_grid import place_on_grid
-from gpe.records import RECORD
 
 Network = Literal["gapnet", "permutenet"]
 Task = Literal["location", "object"]
@@ -154,25 +152,22 @@ class LocationConfig:
                 f"image_size: expected canvases of more than {STRIDE} pixels a side, so that there "
                 f"are places to pool over, got {self.grid_size} × {self.image_size} = {side}"
             )
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed: expected 0 to 2**63 - 1, got {self.seed}")
+        expect_seed(self.seed)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: expected above 0, got {self.learning_rate}")
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise InputError(f"betas: expected two numbers in [0, 1), got {self.betas}")
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay: expected at least 0, got {self.weight_decay}")
-        _expect_device(self.device)
+        expect_device(self.device)
 
     @property
     def name(self) -> str:
         """A directory name that tells what the run is; no two configurations share one."""
-        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
         network = self.network + ("-fixed" if self.permutation == "fixed" else "")
         grid = f"{self.grid_size}x{self.grid_size}"
-        data = Path(self.data).name
-        parts = (self.task, network, grid, self.padding_mode, data, self.preset, digest)
-        return "-".join(parts)
+        parts = (self.task, network, grid, self.padding_mode, Path(self.data).name, self.preset)
+        return directory_name(self, *parts)
 
     @property
     def paper(self) -> dict[str, Any] | None:
@@ -226,46 +221,13 @@ def run(
         )
         return train.to(device), test.to(device)
 
-    directories = []
-    for config in configs:
-        directory = out / config.name
-        directories.append(directory)
-        if (directory / RECORD).exists() and not force:
-            progress.skip(directory.name, "finished before; --force runs it again")
-            continue
-        train, test = sets(
-            config.data,
-            config.train_images,
-            config.test_images,
-            config.image_size,
-            config.seed,
-            config.device,
-        )
-        trial = LocationTrial(config, train, test)
-        _prepare(directory)
-        fit(
-            trial,
-            directory,
-            experiment="location",
-            config=json.loads(json.dumps(asdict(config))),
-            chance=100 / trial.num_classes,
-            paper=config.paper,
-            progress=progress,
-            resume=resume,
-        )
-    return directories
+    def make_trial(config: LocationConfig) -> LocationTrial:
+        chosen = ("data", "train_images", "test_images", "image_size", "seed", "device")
+        return LocationTrial(config, *sets(*(getattr(config, name) for name in chosen)))
 
-
-def _prepare(directory: Path) -> None:
-    """Makes the directory of a run, or one that was run before as if it had not been."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out: cannot make {directory}: {error.strerror}") from None
-    # Interrupted, the new run is neither finished nor to go on from the end of the old one.
-    if (directory / RECORD).exists():
-        (directory / CHECKPOINT).unlink(missing_ok=True)
-        (directory / RECORD).unlink()
+    return run_all(
+        "location", configs, out, make_trial, progress=progress, resume=resume, force=force
+    )
 
 
 class LocationTrial:
@@ -325,6 +287,9 @@ class LocationTrial:
             tally.add(logits, target)
             answers.append(torch.stack([cells, target, logits.argmax(1)]))
         return tally, self._arrays(*torch.cat(answers, 1))
+
+    def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {}, {}
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name).state_dict() for name in self._STATE}
@@ -429,17 +394,3 @@ def build(config: LocationConfig, num_classes: int) -> GAPNet | PermuteNet:
         return PermuteNet(
             backbone, num_classes, permutation=config.permutation, generator=permutations
         )
-
-
-def _expect_device(name: str) -> None:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device: expected one that is there, got {name}; "
-            f"torch sees {torch.cuda.device_count()} GPUs"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}")

@@ -24,13 +24,17 @@ class Trial(Protocol):
     """One network and how it is trained and tested, as the loop sees it."""
 
     images_per_epoch: int
+    num_classes: int
     device: torch.device
 
     def train_epoch(self, epoch: int) -> Iterator["Tally"]:
         """Train one epoch, counted from 1; yields its running tally after each step."""
 
     def test(self, epoch: int) -> tuple["Tally", dict[str, Tensor]]:
-        """Test once; also the arrays that a report draws pictures from."""
+        """Test once; also the arrays that a report draws pictures from, of any epoch."""
+
+    def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What takes too long for every epoch: more results, more arrays. After the last."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next epoch depends on."""
@@ -121,19 +125,24 @@ def fit(
             history.epochs.append(metrics)
             history.seconds += time.perf_counter() - start
             history.training_seconds += training_seconds
-            save_arrays(directory, arrays)
+            if arrays:
+                save_arrays(directory, arrays)
             _save(trial, directory, config, history)
             bar.epoch(metrics, trial.images_per_epoch / training_seconds)
 
+    start = time.perf_counter()
+    results, arrays = trial.measure()
+    if arrays:
+        save_arrays(directory, arrays)
     record = Record(
         experiment=experiment,
         config=config,
         epochs=history.epochs,
-        result=_result(history.epochs),
+        result=_result(history.epochs) | results,
         chance=chance,
         paper=paper,
         run={
-            "seconds": history.seconds,
+            "seconds": history.seconds + time.perf_counter() - start,
             "images_per_second": epochs * trial.images_per_epoch / history.training_seconds,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             **environment(trial.device),

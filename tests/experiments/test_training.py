@@ -20,6 +20,7 @@ class PaperTrial:
     """Its weight is a sum of draws from torch's global generator; its accuracies are given."""
 
     images_per_epoch = 20
+    num_classes = 2
     device = torch.device("cpu")
 
     def __init__(self, *, stop=None, nan=None):
@@ -38,6 +39,9 @@ class PaperTrial:
     def test(self, epoch):
         tested = tally(hits=ACCURACIES[epoch - 1], of=100, nan=(epoch, "test") == self.nan)
         return tested, {"weight": self.weight}
+
+    def measure(self):
+        return {"weight": self.weight.item()}, {"weight": self.weight, "doubled": 2 * self.weight}
 
     def state_dict(self):
         return {"weight": self.weight}
@@ -95,8 +99,9 @@ def test_the_loss_of_a_tally_is_one_to_train_on():
 
 
 def test_the_record_keeps_every_epoch_and_says_which_is_best_and_which_is_last(tmp_path):
-    """Of two epochs that are as good the first is the best."""
-    record = train(tmp_path, PaperTrial())
+    """Of two epochs that are as good the first is the best; what was measured last is there too."""
+    trial = PaperTrial()
+    record = train(tmp_path, trial)
     assert Record.load(tmp_path) == record
     assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3, 4, 5]
     assert [epoch["test_accuracy"] for epoch in record.epochs] == pytest.approx(ACCURACIES)
@@ -104,7 +109,9 @@ def test_the_record_keeps_every_epoch_and_says_which_is_best_and_which_is_last(t
     assert record.result == {
         "last": {"epoch": 5, "test_accuracy": pytest.approx(20)},
         "best": {"epoch": 2, "test_accuracy": pytest.approx(60)},
+        "weight": trial.weight.item(),
     }
+    assert torch.equal(load_arrays(tmp_path)["doubled"], 2 * trial.weight)
     assert record.chance == 50.0 and record.config == CONFIG
 
 

@@ -1,0 +1,103 @@
+"""What every experiment does with its configurations: a directory, a training, a record each."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from gpe.errors import InputError
+from gpe.experiments.progress import Progress
+from gpe.experiments.training import CHECKPOINT, Trial, fit
+from gpe.records import RECORD
+
+
+class Config(Protocol):
+    """A dataclass with every option of one run; ``epochs`` and ``seed`` among them."""
+
+    @property
+    def name(self) -> str:
+        """The directory of the run."""
+
+    @property
+    def paper(self) -> dict[str, Any] | None:
+        """What the paper has for it."""
+
+
+def run_all(
+    experiment: str,
+    configs: Sequence[Config],
+    out: Path,
+    make_trial: Callable[[Any], Trial],
+    *,
+    progress: Progress,
+    resume: bool,
+    force: bool,
+) -> list[Path]:
+    """Trains each configuration in ``out/<config.name>``; finished ones only with ``force``.
+
+    Raises:
+        InputError: a directory cannot be made, or what ``make_trial`` and :func:`fit` raise.
+    """
+    directories = []
+    for config in configs:
+        directory = out / config.name
+        directories.append(directory)
+        if (directory / RECORD).exists() and not force:
+            progress.skip(directory.name, "finished before; --force runs it again")
+            continue
+        trial = make_trial(config)
+        _prepare(directory)
+        fit(
+            trial,
+            directory,
+            experiment=experiment,
+            config=json.loads(json.dumps(asdict(config))),
+            chance=100 / trial.num_classes,
+            paper=config.paper,
+            progress=progress,
+            resume=resume,
+        )
+    return directories
+
+
+def directory_name(config: Any, *parts: str) -> str:
+    """``parts``, and a digest of all options: no two configurations share a directory."""
+    digest = hashlib.sha256(json.dumps(asdict(config)).encode()).hexdigest()[:8]
+    return "-".join((*parts, digest))
+
+
+def expect_device(name: str) -> None:
+    """Raise an InputError unless ``name`` is a CPU or a GPU that is there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device: expected one that is there, got {name}; "
+            f"torch sees {torch.cuda.device_count()} GPUs"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}")
+
+
+def expect_seed(seed: int) -> None:
+    """Raise an InputError unless ``seed`` is one that all generators take."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed: expected 0 to 2**63 - 1, got {seed}")
+
+
+def _prepare(directory: Path) -> None:
+    """Makes the directory of a run, or one that was run before as if it had not been."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out: cannot make {directory}: {error.strerror}") from None
+    # Interrupted, the new run is neither finished nor to go on from the end of the old one.
+    if (directory / RECORD).exists():
+        (directory / CHECKPOINT).unlink(missing_ok=True)
+        (directory / RECORD).unlink()
