@@ -1,7 +1,6 @@
 """Images on a grid: each in one cell of a larger canvas, zero elsewhere (paper, section 3.2)."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from gpe.errors import InputError
 from gpe.ops import backend, reference
+from gpe.ops.normalisation import output_dtype, scale_and_shift
 
 
 def place_on_grid(
@@ -58,8 +58,8 @@ def place_on_grid(
         (torch.Size([2, 3, 96, 96]), 1.0, 3072.0)
     """
     _check(images, locations, grid_size, memory_format, out)
-    dtype = _canvas_dtype(images, dtype)
-    scale, shift = _scale_and_shift(images, mean, std, dtype)
+    dtype = output_dtype(images, dtype)
+    scale, shift = scale_and_shift(images, mean, std, dtype)
     device, tracing = images.device.type, torch.compiler.is_compiling()
 
     reusable = out is not None and _fits(out, images, grid_size, dtype, memory_format)
@@ -119,56 +119,6 @@ def _fits(
         and out.device == images.device
         and out.is_contiguous(memory_format=memory_format)
     )
-
-
-def _canvas_dtype(images: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    if dtype is not None:
-        if not dtype.is_floating_point:
-            raise InputError(f"dtype: expected a floating-point dtype, got {dtype}")
-        return dtype
-    device = images.device.type
-    if torch.is_autocast_enabled(device) and images.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return images.dtype if images.dtype.is_floating_point else torch.get_default_dtype()
-
-
-def _scale_and_shift(
-    images: Tensor,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """``(image / range - mean) / std`` as ``image * scale + shift``."""
-    channels = images.shape[1]
-    means = _per_channel("mean", mean, 0.0, channels)
-    stds = _per_channel("std", std, 1.0, channels)
-    if 0.0 in stds:
-        raise InputError(f"std: expected no zeros, got {stds}")
-    unit = 1.0 if images.is_floating_point() else 255.0
-    scale = tuple(1 / (unit * s) for s in stds)
-    shift = tuple(-m / s for m, s in zip(means, stds, strict=True))
-    arithmetic = torch.float64 if torch.float64 in (images.dtype, dtype) else torch.float32
-    # A tensor made on a GPU waits for a copy, which a captured CUDA graph forbids: made once.
-    make = torch.tensor if torch.compiler.is_compiling() else _constant
-    return tuple(make(v, dtype=arithmetic, device=images.device) for v in (scale, shift))
-
-
-@lru_cache(maxsize=64)
-def _constant(values: tuple[float, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device)
-
-
-def _per_channel(
-    name: str, values: float | Sequence[float] | None, default: float, channels: int
-) -> tuple[float, ...]:
-    if values is None or isinstance(values, (int, float)):
-        return (default if values is None else float(values),) * channels
-    if len(values) != channels:
-        raise InputError(
-            f"{name}: expected one value or one for each of {channels} channels, got {len(values)}"
-        )
-    return tuple(float(value) for value in values)
 
 
 def _check(

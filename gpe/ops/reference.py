@@ -1,5 +1,7 @@
 """Plain PyTorch for every op: what "right" means. Kernels give the same bits."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,65 @@ def expect_inside(locations: Tensor, grid_size: int) -> None:
         )
 
 
+def dual_crop(
+    images: Tensor,  # [N,C,H,W]
+    offsets: Tensor,  # [V,N,2]
+    flips: Tensor,  # [V,N]
+    size: Sequence[int],
+    padding: Sequence[int],
+    padding_mode: str,
+    scale: Tensor,  # [C]
+    shift: Tensor,  # [C]
+    dtype: torch.dtype,
+    channels_last: bool,
+) -> Tensor:  # [V,N,C,h,w]
+    """Crops of padded images, mirrored where ``flips``: ``pixels * scale + shift``."""
+    height, width = images.shape[2:]
+    expect_offsets_inside(offsets, height, width, size, padding)
+    y, x = (torch.arange(side, device=images.device) for side in size)
+    x = torch.where(flips[..., None], size[1] - 1 - x, x)
+    rows, in_rows = _unpadded(offsets[..., :1] + y - padding[0], height, padding_mode)
+    columns, in_columns = _unpadded(offsets[..., 1:] + x - padding[1], width, padding_mode)
+
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    pixels = images[batch, :, rows[..., :, None], columns[..., None, :]]  # [V,N,h,w,C]
+    inside = in_rows[..., :, None, None] & in_columns[..., None, :, None]
+    crops = torch.where(inside, pixels, 0) * scale + shift
+    out = empty_crops(images, offsets, size, dtype, channels_last)
+    return out.copy_(crops.movedim(-1, 2))
+
+
+def empty_crops(
+    images: Tensor, offsets: Tensor, size: Sequence[int], dtype: torch.dtype, channels_last: bool
+) -> Tensor:
+    """Memory for the crops ``[V,N,C,h,w]`` of ``images``, not written yet."""
+    views, count, channels = len(offsets), *images.shape[:2]
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(
+        (views * count, channels, *size),
+        dtype=dtype,
+        device=images.device,
+        memory_format=memory_format,
+    ).unflatten(0, (views, count))
+
+
+def expect_offsets_inside(
+    offsets: Tensor, height: int, width: int, size: Sequence[int], padding: Sequence[int]
+) -> None:
+    """Raises where a crop leaves the padded image; on a GPU by a device-side assertion."""
+    rows, columns = offsets.unbind(-1)
+    last = height + 2 * padding[0] - size[0], width + 2 * padding[1] - size[1]
+    inside = (rows >= 0) & (rows <= last[0]) & (columns >= 0) & (columns <= last[1])
+    if offsets.is_cuda or torch.compiler.is_compiling():
+        torch._assert_async(inside.all(), "offsets: a crop lies outside the padded image")
+    elif not inside.all():
+        where = inside.logical_not().nonzero()[0].tolist()
+        raise InputError(
+            f"offsets: expected rows from 0 to {last[0]} and columns from 0 to {last[1]}, "
+            f"got {offsets[tuple(where)].tolist()} at index {where}"
+        )
+
+
 def _cells(canvas: Tensor, grid_size: int) -> Tensor:
     """A view ``[N,C,n,h,n,w]`` of canvases ``[N,C,n·h,n·w]``."""
     height, width = canvas.shape[2] // grid_size, canvas.shape[3] // grid_size
@@ -80,3 +141,18 @@ def _index(locations: Tensor, grid_size: int) -> tuple:
     images = torch.arange(len(locations), device=locations.device)
     rows, columns = locations // grid_size, locations % grid_size
     return images, slice(None), rows, slice(None), columns
+
+
+def _unpadded(positions: Tensor, side: int, padding_mode: str) -> tuple[Tensor, Tensor]:
+    """Which of an image's rows (or columns) lies at a position, and whether a pixel is there.
+
+    Positions below 0 and from ``side`` on are padding.
+    """
+    inside = (positions >= 0) & (positions < side)
+    last = side - 1
+    if padding_mode == "reflect":
+        return last - (last - positions.abs()).abs(), torch.ones_like(inside)
+    if padding_mode == "circular":
+        return positions % side, torch.ones_like(inside)
+    nearest = positions.clamp(0, last)
+    return nearest, inside if padding_mode == "zeros" else torch.ones_like(inside)

@@ -1,0 +1,143 @@
+"""Crops of padded images, mirrored and normalised: two of each for AugShift (paper, figure 2)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gpe.errors import InputError
+from gpe.ops import reference
+from gpe.ops.normalisation import output_dtype, scale_and_shift
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def dual_crop(
+    images: Tensor,  # [N,C,H,W]
+    size: int | Sequence[int],
+    offsets: Tensor,  # [V,N,2]
+    flips: Tensor,  # [V,N]
+    *,
+    padding: int | Sequence[int] = 0,
+    padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:  # [V,N,C,h,w]
+    """Cuts ``V`` crops out of each padded image, mirrors and normalises them, in one pass.
+
+    A crop is ``(crop / 255 - mean) / std``. Padding comes before the normalisation, as in
+    torchvision's ``RandomCrop``: zeros are black pixels, not zeros of the result. AugShift
+    takes two views; one is a plain crop.
+
+    Args:
+        images: uint8 ``[N,C,H,W]``, with any strides.
+        size: of a crop: ``(h, w)``, or one number for both.
+        offsets: int64 ``[V,N,2]`` on the same device: row and column, in the padded image, of
+            a crop's top-left corner.
+        flips: bool ``[V,N]`` on the same device: whether a crop is mirrored left to right.
+        padding: pixels above and below, left and right: ``(rows, columns)``, or one number for
+            both.
+        padding_mode: what they are: ``"zeros"``; ``"reflect"``, the image mirrored at its
+            outermost pixels, which are not repeated; ``"replicate"``, the nearest pixel; or
+            ``"circular"``, the opposite side.
+        mean: of each channel (or one for all), in units of the image scaled to [0, 1]; 0 if
+            None.
+        std: likewise; 1 if None.
+        dtype: floating dtype of the crops. If None: that of autocast where it is on, else
+            :func:`torch.get_default_dtype`.
+        memory_format: ``torch.contiguous_format`` or ``torch.channels_last``, of the crops
+            flattened to ``[V·N,C,h,w]``.
+
+    Returns:
+        Crops ``[V,N,C,h,w]``, which never require a gradient.
+
+    Raises:
+        InputError: an argument of the wrong type, shape, dtype or device; a crop larger than
+            the padded image; more padding than the mode can take from the image; on the CPU,
+            an offset that leads outside (on a GPU that is a device-side assertion).
+
+    Example:
+        >>> import torch, gpe
+        >>> images = torch.arange(3, dtype=torch.uint8).expand(1, 1, 1, 3)
+        >>> offsets, flips = torch.tensor([[[0, 0]], [[0, 2]]]), torch.tensor([[False], [True]])
+        >>> crops = gpe.dual_crop(images, (1, 3), offsets, flips, padding=(0, 1), std=1 / 255)
+        >>> crops.shape, crops.tolist()
+        (torch.Size([2, 1, 1, 1, 3]), [[[[[0.0, 0.0, 1.0]]]], [[[[0.0, 2.0, 1.0]]]]])
+    """
+    size, padding = _pair("size", size, 1), _pair("padding", padding, 0)
+    _check(images, size, offsets, flips, padding, padding_mode, memory_format)
+    dtype = output_dtype(images, dtype)
+    scale, shift = scale_and_shift(images, mean, std, dtype)
+    channels_last = memory_format == torch.channels_last
+    return reference.dual_crop(
+        images, offsets, flips, size, padding, padding_mode, scale, shift, dtype, channels_last
+    )
+
+
+def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(side, int) and side >= least for side in pair):
+        raise InputError(
+            f"{name}: expected an integer of at least {least}, or two of them, got {value!r}"
+        )
+    return pair
+
+
+def _check(
+    images: Tensor,
+    size: tuple[int, int],
+    offsets: Tensor,
+    flips: Tensor,
+    padding: tuple[int, int],
+    padding_mode: str,
+    memory_format: torch.memory_format,
+) -> None:
+    if images.dim() != 4 or 0 in images.shape[2:]:
+        raise InputError(f"images: expected shape [N,C,H,W] with pixels, got {list(images.shape)}")
+    if images.dtype != torch.uint8:
+        raise InputError(f"images: expected torch.uint8, got {images.dtype}")
+    if offsets.dtype != torch.int64:
+        raise InputError(f"offsets: expected torch.int64, got {offsets.dtype}")
+    count = len(images)
+    if offsets.dim() != 3 or offsets.shape[1:] != (count, 2) or len(offsets) == 0:
+        raise InputError(
+            f"offsets: expected shape [V,{count},2], a row and a column for each image in each "
+            f"of V views, got {list(offsets.shape)}"
+        )
+    if flips.dtype != torch.bool:
+        raise InputError(f"flips: expected torch.bool, got {flips.dtype}")
+    if flips.shape != offsets.shape[:2]:
+        raise InputError(
+            f"flips: expected shape {list(offsets.shape[:2])}, that of offsets without its last "
+            f"dimension, got {list(flips.shape)}"
+        )
+    for name, tensor in (("offsets", offsets), ("flips", flips)):
+        if tensor.device != images.device:
+            raise InputError(
+                f"{name}: expected the device of images, {images.device}, got {tensor.device}"
+            )
+    if padding_mode not in PADDING_MODES:
+        raise InputError(
+            f"padding_mode: expected one of {', '.join(PADDING_MODES)}, got {padding_mode!r}"
+        )
+    for axis, side, pad, crop in zip(
+        ("rows", "columns"), images.shape[2:], padding, size, strict=True
+    ):
+        most = {"reflect": side - 1, "circular": side}.get(padding_mode, pad)
+        if pad > most:
+            raise InputError(
+                f"padding: expected at most {most} {axis} of {padding_mode} padding for an image "
+                f"of {side}, got {pad}"
+            )
+        if crop > side + 2 * pad:
+            raise InputError(
+                f"size: expected at most the {side + 2 * pad} {axis} of the padded image, "
+                f"got {crop}"
+            )
+    if memory_format not in (torch.contiguous_format, torch.channels_last):
+        raise InputError(
+            f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
+        )
