@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from gpe.errors import InputError
     from gpe.models import GAPNet, PermuteNet, load_location_checkpoint, resnet18
     from gpe.ops.backend import doctor
+    from gpe.ops.gap_mse import gap_mse
     from gpe.ops.place_on_grid import place_on_grid
 
 # The public names and where they live. Imported when first used: torch takes seconds, which
@@ -16,6 +17,7 @@ _HOMES = {
     "InputError": "gpe.errors",
     "PermuteNet": "gpe.models",
     "doctor": "gpe.ops.backend",
+    "gap_mse": "gpe.ops.gap_mse",
     "load_location_checkpoint": "gpe.models",
     "place_on_grid": "gpe.ops.place_on_grid",
     "resnet18": "gpe.models",
@@ -26,6 +28,7 @@ __all__ = [
     "InputError",
     "PermuteNet",
     "doctor",
+    "gap_mse",
     "load_location_checkpoint",
     "place_on_grid",
     "resnet18",
