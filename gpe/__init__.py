@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from gpe.models import GAPNet, PermuteNet, load_location_checkpoint, resnet18
     from gpe.ops.backend import doctor
     from gpe.ops.dual_crop import dual_crop
+    from gpe.ops.gap_mse import gap_mse
     from gpe.ops.place_on_grid import place_on_grid
 
 # The public names and where they live. Imported when first used: torch takes seconds, which
@@ -18,6 +19,7 @@ _HOMES = {
     "PermuteNet": "gpe.models",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
+    "gap_mse": "gpe.ops.gap_mse",
     "load_location_checkpoint": "gpe.models",
     "place_on_grid": "gpe.ops.place_on_grid",
     "resnet18": "gpe.models",
@@ -29,6 +31,7 @@ __all__ = [
     "PermuteNet",
     "doctor",
     "dual_crop",
+    "gap_mse",
     "load_location_checkpoint",
     "place_on_grid",
     "resnet18",

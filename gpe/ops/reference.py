@@ -1,4 +1,7 @@
-"""Plain PyTorch for every op: what "right" means. Kernels give the same bits."""
+"""Plain PyTorch for every op: what "right" means.
+
+Kernels give the same bits, but for sums: there each has an order of its own.
+"""
 
 from collections.abc import Sequence
 
@@ -45,6 +48,18 @@ def place_on_grid_(
 def place_on_grid_backward(gradient: Tensor, locations: Tensor, grid_size: int) -> Tensor:
     """The cells ``locations`` of canvases ``[N,C,n·h,n·w]``: patches ``[N,C,h,w]``."""
     return _cells(gradient, grid_size)[_index(locations, grid_size)]
+
+
+def gap_mse(
+    features_a: Tensor,  # [N,C,H,W], or [2N,C,H,W] alone
+    features_b: Tensor | None,  # [N,C,H,W]
+) -> tuple[Tensor, Tensor]:  # [2N,C], []
+    """Means over H and W, and the mean squared error of the second half against the first."""
+    dtype = torch.promote_types(features_a.dtype, torch.float32)
+    maps = [features_a] if features_b is None else [features_a, features_b]
+    pooled = torch.cat([features.mean((2, 3), dtype=dtype) for features in maps])
+    count = len(pooled) // 2
+    return pooled, (pooled[:count] - pooled[count:]).square().mean()
 
 
 def empty_canvas(images: Tensor, grid_size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:

@@ -1,0 +1,101 @@
+"""Global average pooling of two feature maps, and how far apart the latents are (Equation 1)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gpe.errors import InputError
+from gpe.ops import reference
+
+
+class GapMse(NamedTuple):
+    """What :func:`gap_mse` returns."""
+
+    z_a: Tensor  # [N,C]
+    z_b: Tensor  # [N,C]
+    mse: Tensor  # []
+
+
+def gap_mse(
+    features_a: Tensor,  # [N,C,H,W], or [2N,C,H,W] alone
+    features_b: Tensor | None = None,  # [N,C,H,W]
+) -> GapMse:
+    """Pools two feature maps and measures how far apart they are, in one pass over the data.
+
+    ``z`` is the mean over H and W, ``mse`` the mean of ``(z_a - z_b)²`` over N and C. The
+    gradient of the features is one number for each image and channel, expanded over H and W
+    with stride 0: the backward pass writes nothing of the features' size.
+
+    Args:
+        features_a: floating ``[N,C,H,W]``, with any strides. Alone it is ``[2N,C,H,W]``: the
+            first half is a, the second b. A network that saw both views in one batch should
+            hand over its output whole, since the gradient of a slice is of the features' size.
+        features_b: of the same shape, dtype and device.
+
+    Returns:
+        ``(z_a, z_b, mse)``: latents ``[N,C]`` in the features' dtype, and their mean squared error,
+        a float32 number (float64 for float64). Sums are taken in that dtype or wider, and in
+        the same order on every run. Without images or channels ``mse`` is NaN, as in torch.
+
+    Raises:
+        InputError: features of the wrong shape or dtype, or of different ones; maps without pixels;
+            an odd number of images where there is one argument; on the CPU outside
+            :func:`torch.compile`, features whose ``mse`` is NaN. Elsewhere NaN goes through to
+            ``z`` and ``mse``: to look would make the host wait for the device.
+
+    Source:
+        Equation 1, without its cross entropies and its factor λ.
+
+    Example:
+        >>> import torch, gpe
+        >>> a, b = torch.zeros(4, 8, 7, 7), torch.full((4, 8, 7, 7), 3.0)
+        >>> z_a, z_b, mse = gpe.gap_mse(a, b)
+        >>> z_a.shape, mse.item()
+        (torch.Size([4, 8]), 9.0)
+        >>> gpe.gap_mse(torch.cat([a, b])).mse.item()
+        9.0
+    """
+    _check(features_a, features_b)
+    pooled, mse = reference.gap_mse(features_a, features_b)
+    count = len(pooled) // 2
+    # A type of its own, as of a fake tensor, has no value to look at.
+    if not torch.compiler.is_compiling() and type(mse) is Tensor and mse.device.type == "cpu":
+        _expect_no_nan(pooled, mse, stacked=features_b is None)
+    z = pooled.to(features_a.dtype)
+    return GapMse(z[:count], z[count:], mse)
+
+
+def _check(features_a: Tensor, features_b: Tensor | None) -> None:
+    if features_a.dim() != 4:
+        raise InputError(f"features_a: expected shape [N,C,H,W], got {list(features_a.shape)}")
+    if not features_a.is_floating_point():
+        raise InputError(f"features_a: expected floating point, got {features_a.dtype}")
+    if features_a.shape[2] == 0 or features_a.shape[3] == 0:
+        raise InputError(f"features_a: expected maps with pixels, got {list(features_a.shape)}")
+    if features_b is None:
+        if len(features_a) % 2:
+            raise InputError(
+                "features_a: expected an even number of images, both halves stacked, where "
+                f"features_b is None, got {len(features_a)}"
+            )
+        return
+    for what in ("shape", "dtype", "device"):
+        expected, got = getattr(features_a, what), getattr(features_b, what)
+        if expected != got:
+            raise InputError(
+                f"features_b: expected the {what} of features_a, {expected}, got {got}"
+            )
+
+
+def _expect_no_nan(pooled: Tensor, mse: Tensor, stacked: bool) -> None:
+    if pooled.numel() == 0 or not mse.isnan():
+        return
+    image, channel = pooled.isfinite().logical_not().nonzero()[0].tolist()
+    name = "features_a"
+    if not stacked and image >= len(pooled) // 2:
+        name, image = "features_b", image - len(pooled) // 2
+    value = pooled[image, channel].item()
+    raise InputError(
+        f"{name}: expected finite values, got a mean of {value} in image {image}, channel {channel}"
+    )
