@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpe.errors import InputError
-    from gpe.models import GAPNet, PermuteNet, load_location_checkpoint, resnet18
+    from gpe.models import (
+        Classifier,
+        GAPNet,
+        PermuteNet,
+        load_location_checkpoint,
+        resnet18,
+        resnet50,
+    )
     from gpe.ops.backend import doctor
     from gpe.ops.dual_crop import dual_crop
     from gpe.ops.gap_mse import gap_mse
@@ -14,6 +21,7 @@ if TYPE_CHECKING:
 # The public names and where they live. Imported when first used: torch takes seconds, which
 # `gpe --help` should not.
 _HOMES = {
+    "Classifier": "gpe.models",
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
     "PermuteNet": "gpe.models",
@@ -23,9 +31,11 @@ _HOMES = {
     "load_location_checkpoint": "gpe.models",
     "place_on_grid": "gpe.ops.place_on_grid",
     "resnet18": "gpe.models",
+    "resnet50": "gpe.models",
 }
 
 __all__ = [
+    "Classifier",
     "GAPNet",
     "InputError",
     "PermuteNet",
@@ -35,6 +45,7 @@ __all__ = [
     "load_location_checkpoint",
     "place_on_grid",
     "resnet18",
+    "resnet50",
 ]
 
 

@@ -1,6 +1,15 @@
-"""Networks: the backbone and the two location networks of the paper."""
+"""Networks: the backbones, the classifiers and the two location networks of the paper."""
 
+from gpe.models.classifier import Classifier
 from gpe.models.location import GAPNet, PermuteNet, load_location_checkpoint
-from gpe.models.resnet import ResNet, resnet18
+from gpe.models.resnet import ResNet, resnet18, resnet50
 
-__all__ = ["GAPNet", "PermuteNet", "ResNet", "load_location_checkpoint", "resnet18"]
+__all__ = [
+    "Classifier",
+    "GAPNet",
+    "PermuteNet",
+    "ResNet",
+    "load_location_checkpoint",
+    "resnet18",
+    "resnet50",
+]

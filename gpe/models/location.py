@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.models.features import feature_channels, feature_map
 from gpe.models.resnet import PaddingMode, resnet18
 
 Permutation = Literal["random", "fixed"]
@@ -50,14 +51,14 @@ class GAPNet(nn.Module):
         expect_one_of("padding_mode", padding_mode, get_args(PaddingMode))
         expect_at_least_one("num_classes", num_classes)
         self.backbone = backbone
-        self.channels = _channels(backbone) if channels is None else channels
+        self.channels = feature_channels(backbone) if channels is None else channels
         self.classifier = nn.Conv2d(
             self.channels, num_classes, 3, padding=1, padding_mode=padding_mode
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``[N,3,H,W]`` to logits ``[N,num_classes]``."""
-        features = _feature_map(self.backbone, images, self.channels)
+        features = feature_map(self.backbone, images, self.channels)
         return self.classifier(features).mean((2, 3))
 
 
@@ -113,14 +114,14 @@ class PermuteNet(nn.Module):
         if generator.device.type != "cpu":
             raise InputError(f"generator: expected one on the CPU, got {generator.device}")
         self.backbone = backbone
-        self.channels = _channels(backbone) if channels is None else channels
+        self.channels = feature_channels(backbone) if channels is None else channels
         self.generator = generator
         self.register_buffer("permutation", self._draw() if permutation == "fixed" else None)
         self.classifier = nn.Linear(self.channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``[N,3,H,W]`` to logits ``[N,num_classes]``."""
-        pooled = _feature_map(self.backbone, images, self.channels).mean((2, 3))
+        pooled = feature_map(self.backbone, images, self.channels).mean((2, 3))
         order = self._draw() if self.permutation is None else self.permutation
         return self.classifier(pooled[:, order.to(pooled.device, non_blocking=True)])
 
@@ -184,34 +185,6 @@ def load_location_checkpoint(
     model.classifier.load_state_dict(classifier, assign=True)
     backbone.load_state_dict(net, assign=True)
     return model.eval()
-
-
-def _channels(backbone: nn.Module) -> int:
-    if hasattr(backbone, "num_features"):
-        return backbone.num_features
-    if hasattr(backbone, "feature_info"):  # timm, features_only=True
-        return backbone.feature_info.channels()[-1]
-    raise InputError(
-        "channels: expected the number of channels of the backbone's feature map, "
-        f"which {type(backbone).__name__} does not tell, got None"
-    )
-
-
-def _feature_map(backbone: nn.Module, images: Tensor, channels: int) -> Tensor:
-    """The backbone's last feature map, ``[N,channels,H,W]``."""
-    features = getattr(backbone, "forward_features", backbone)(images)
-    if isinstance(features, list | tuple):
-        features = features[-1]
-    if isinstance(features, Tensor) and features.ndim == 4:
-        if features.shape[1] == channels:
-            return features
-        if features.shape[3] == channels:  # timm's Swin and its kin
-            return features.permute(0, 3, 1, 2)
-    came = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-    raise InputError(
-        f"backbone: expected a feature map [N,{channels},H,W], "
-        f"got {came} from {type(backbone).__name__}"
-    )
 
 
 def _read_net(path: str | Path) -> dict[str, Tensor]:
