@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gpe.augshift import fused_augshift_loss
     from gpe.errors import InputError
     from gpe.models import (
         Classifier,
@@ -27,6 +28,7 @@ _HOMES = {
     "PermuteNet": "gpe.models",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
+    "fused_augshift_loss": "gpe.augshift",
     "gap_mse": "gpe.ops.gap_mse",
     "load_location_checkpoint": "gpe.models",
     "place_on_grid": "gpe.ops.place_on_grid",
@@ -41,6 +43,7 @@ __all__ = [
     "PermuteNet",
     "doctor",
     "dual_crop",
+    "fused_augshift_loss",
     "gap_mse",
     "load_location_checkpoint",
     "place_on_grid",

@@ -17,6 +17,7 @@ LAYERS = (
     {"experiments", "report"},
     {"ranking", "ablation"},
     {"data", "models", "metrics"},
+    {"augshift"},
     {"ops", "records"},
     {"errors"},
 )
