@@ -1,0 +1,3 @@
+from gpe.cli import main
+
+main()

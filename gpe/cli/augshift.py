@@ -1,0 +1,151 @@
+"""``gpe augshift``."""
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+
+from gpe.cli.options import choose_device, option, preset_option, print_runs, values
+
+METHODS = "baseline,wide-crops,augshift,blurpool,blurpool-augshift"
+
+
+def command(
+    method: Annotated[str, option("Rows of the comparison.")] = METHODS,
+    data: Annotated[
+        str, option("digits, cifar10, cifar100, imagenet, or a folder of images.")
+    ] = "digits",
+    preset: Annotated[
+        str, option("quick, fast (one GPU), or paper: the usual long recipes.")
+    ] = "quick",
+    seeds: Annotated[int, option("So many seeds, for mean and spread.")] = 1,
+    seed: Annotated[int, option("The first of them.")] = 0,
+    network: Annotated[str, option("resnet18 or resnet50.")] = "resnet18",
+    stem: Annotated[
+        str | None,
+        option(
+            "cifar (small images, in memory) or imagenet (large ones, read as they are needed).",
+            show_default="the data's",
+        ),
+    ] = None,
+    split: Annotated[
+        str, option("Tested on: test, or validation, a part of the training images.")
+    ] = "test",
+    equal_compute: Annotated[
+        bool, option("Half as many images where each has two crops; else as many, as in the paper.")
+    ] = True,
+    weight: Annotated[
+        str | None, preset_option("λ of the loss; several values make a sweep.")
+    ] = None,
+    crop_shift: Annotated[
+        str | None, preset_option("Pixels that a training crop is off centre; several: a sweep.")
+    ] = None,
+    width: Annotated[int | None, preset_option("Channels of the first stage.")] = None,
+    epochs: Annotated[int | None, preset_option("Of epoch-images crops each.")] = None,
+    train_images: Annotated[int | None, preset_option("Images to train on.")] = None,
+    test_images: Annotated[int | None, preset_option("Images of a test.")] = None,
+    epoch_images: Annotated[int | None, preset_option("Crops an epoch.")] = None,
+    batch_size: Annotated[int | None, preset_option("Training crops a step.")] = None,
+    test_batch_size: Annotated[int | None, preset_option("Test images a batch.")] = None,
+    learning_rate: Annotated[float | None, preset_option("Of SGD.")] = None,
+    momentum: Annotated[float | None, preset_option("Of SGD, Nesterov's.")] = None,
+    weight_decay: Annotated[float | None, preset_option("Of SGD.")] = None,
+    schedule: Annotated[str | None, preset_option("cosine, one-cycle or step.")] = None,
+    label_smoothing: Annotated[float | None, preset_option("Of the cross entropies.")] = None,
+    flip: Annotated[bool | None, preset_option("Mirror half of the training crops.")] = None,
+    image_size: Annotated[
+        int | None, preset_option("Height and width of what the network sees, in pixels.")
+    ] = None,
+    resize_size: Annotated[
+        int | None, preset_option("Of the shorter side of large images, in pixels.")
+    ] = None,
+    reading: Annotated[
+        str | None, preset_option("Of large images: resized (random area) or plain.")
+    ] = None,
+    protocol: Annotated[
+        str, option("What shifts in: zeros, reflect, circular, or crop: the image's own border.")
+    ] = "zeros",
+    shifts: Annotated[
+        str | None, preset_option("Largest shifts, in pixels, to measure consistency under.")
+    ] = None,
+    passes: Annotated[
+        int | None, preset_option("Pairs of shifts of each test image, by largest shift.")
+    ] = None,
+    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str | None, preset_option("fp32 or bf16.")] = None,
+    compile: Annotated[bool | None, preset_option("Compile the training step.")] = None,
+    workers: Annotated[
+        int | None, option("Processes that decode large images.", show_default="one a core")
+    ] = None,
+    root: Annotated[Path, option("Directory of CIFAR's or ImageNet's files.")] = Path("data"),
+    download: Annotated[bool, option("Fetch CIFAR into --root.", "--download")] = False,
+    out: Annotated[Path, option("Directory of the runs.")] = Path("runs"),
+    resume: Annotated[bool, option("Go on where it was interrupted.", "--resume")] = False,
+    force: Annotated[bool, option("Run finished ones again.", "--force")] = False,
+    as_json: Annotated[
+        bool, option("Print the record alone; a list of several.", "--json")
+    ] = False,
+) -> None:
+    """Train networks that answer alike when the image moves (Table 2, Figure S2).
+
+    --method, --weight and --crop-shift take several values, separated by commas: every
+    combination is run.
+    """
+    from gpe.errors import expect_at_least_one
+    from gpe.experiments.augshift import run
+    from gpe.experiments.augshift_config import AugShiftConfig
+    from gpe.experiments.progress import Progress
+
+    expect_at_least_one("seeds", seeds)
+    options = {
+        "data": data,
+        "network": network,
+        "stem": stem,
+        "split": split,
+        "equal_compute": equal_compute,
+        "width": width,
+        "epochs": epochs,
+        "train_images": train_images,
+        "test_images": test_images,
+        "epoch_images": epoch_images,
+        "batch_size": batch_size,
+        "test_batch_size": test_batch_size,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "label_smoothing": label_smoothing,
+        "flip": flip,
+        "image_size": image_size,
+        "resize_size": resize_size,
+        "reading": reading,
+        "protocol": protocol,
+        "shifts": shifts and values("shifts", shifts, int),
+        "passes": passes,
+        "device": choose_device(device),
+        "precision": precision,
+        "compile": compile,
+    }
+    # Seeds change slowest: each draws its own images, which are loaded once that way.
+    several = {
+        "seed": range(seed, seed + seeds),
+        "method": values("method", method),
+        "weight": values("weight", weight, float) if weight else (None,),
+        "crop_shift": values("crop_shift", crop_shift, int) if crop_shift else (None,),
+    }
+    combinations = (dict(zip(several, each, strict=True)) for each in product(*several.values()))
+    configs = [AugShiftConfig.of_preset(preset, **options, **each) for each in combinations]
+    configs = list(dict.fromkeys(configs))  # rows without the loss have no weight to vary
+
+    directories = run(
+        configs,
+        out,
+        progress=Progress(Console(stderr=True), runs=len(configs)),
+        resume=resume,
+        force=force,
+        root=root,
+        download=download,
+        workers=workers,
+    )
+    print_runs(directories, out, as_json)

@@ -1,0 +1,102 @@
+"""``gpe location``."""
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+
+from gpe.cli.options import choose_device, option, preset_option, print_runs, values
+
+
+def command(
+    network: Annotated[str, option("gapnet or permutenet.")] = "gapnet",
+    task: Annotated[str, option("location (where is it?) or object (what is it?).")] = "location",
+    grid: Annotated[str, option("Cells along each side of the canvas.")] = "3",
+    padding: Annotated[str, option("zeros, reflect, replicate or circular.")] = "zeros",
+    permutation: Annotated[str, option("PermuteNet's: random, or fixed as a control.")] = "random",
+    data: Annotated[str, option("digits, cifar10, cifar100, or a folder of images.")] = "digits",
+    preset: Annotated[str, option("quick, or paper: the authors' recipe.")] = "quick",
+    seed: Annotated[str, option("Of weights, batches and cells.")] = "0",
+    width: Annotated[int | None, preset_option("Channels of the first stage.")] = None,
+    epochs: Annotated[int | None, preset_option("Passes over the training images.")] = None,
+    train_images: Annotated[
+        int | None, preset_option("Images an epoch; a smaller set is gone through repeatedly.")
+    ] = None,
+    test_images: Annotated[int | None, preset_option("Images of a test.")] = None,
+    batch_size: Annotated[int | None, preset_option("Training images a step.")] = None,
+    test_batch_size: Annotated[int | None, preset_option("Test images a batch.")] = None,
+    learning_rate: Annotated[float | None, preset_option("Of Adam.")] = None,
+    betas: Annotated[str | None, preset_option("Of Adam, two numbers.")] = None,
+    weight_decay: Annotated[float | None, preset_option("Of Adam.")] = None,
+    schedule: Annotated[str | None, preset_option("constant or one-cycle.")] = None,
+    flip: Annotated[bool | None, preset_option("Mirror half of the training images.")] = None,
+    bn_batches: Annotated[
+        int | None, preset_option("Batches to estimate batch norm's averages from; 0: running.")
+    ] = None,
+    image_size: Annotated[int, option("Height and width of a cell in pixels.")] = 32,
+    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, option("fp32 or bf16.")] = "fp32",
+    compile: Annotated[bool, option("Compile the network.", "--compile")] = False,
+    root: Annotated[Path, option("Directory of CIFAR's files.")] = Path("data"),
+    download: Annotated[bool, option("Fetch CIFAR into --root.", "--download")] = False,
+    out: Annotated[Path, option("Directory of the runs.")] = Path("runs"),
+    resume: Annotated[bool, option("Go on where it was interrupted.", "--resume")] = False,
+    force: Annotated[bool, option("Run finished ones again.", "--force")] = False,
+    as_json: Annotated[
+        bool, option("Print the record alone; a list of several.", "--json")
+    ] = False,
+) -> None:
+    """Train and test networks that tell where an image patch lies (Table 1).
+
+    --network, --task, --grid, --padding, --permutation and --seed take several values,
+    separated by commas: every combination is run.
+    """
+    from gpe.experiments.location import LocationConfig, run
+    from gpe.experiments.progress import Progress
+
+    options = {
+        "data": data,
+        "image_size": image_size,
+        "width": width,
+        "epochs": epochs,
+        "train_images": train_images,
+        "test_images": test_images,
+        "batch_size": batch_size,
+        "test_batch_size": test_batch_size,
+        "learning_rate": learning_rate,
+        "betas": betas and values("betas", betas, float),
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "flip": flip,
+        "bn_batches": bn_batches,
+        "device": choose_device(device),
+        "precision": precision,
+        "compile": compile,
+    }
+    # Seeds change slowest: each may draw its own images, which are loaded once that way.
+    several = {
+        "seed": values("seed", seed, int),
+        "task": values("task", task),
+        "padding_mode": values("padding", padding),
+        "network": values("network", network),
+        "permutation": values("permutation", permutation),
+        "grid_size": values("grid", grid, int),
+    }
+    combinations = (
+        dict(zip(several, values, strict=True)) for values in product(*several.values())
+    )
+    configs = [LocationConfig.of_preset(preset, **options, **each) for each in combinations]
+    configs = list(dict.fromkeys(configs))  # GAPNet has no permutation to vary
+
+    progress = Progress(Console(stderr=True), runs=len(configs))
+    directories = run(
+        configs,
+        out,
+        progress=progress,
+        resume=resume,
+        force=force,
+        root=root,
+        download=download,
+    )
+    print_runs(directories, out, as_json)

@@ -1,0 +1,226 @@
+"""A network that answers alike when the image moves (paper, section 4.1, Table 2, Figure S2)."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import lr_scheduler
+
+from gpe.augshift import fused_augshift_loss
+from gpe.data import ImageSet, StreamedSet, epoch_order, generator, load, stream
+from gpe.data.views import centre_view, random_views
+from gpe.experiments.augshift_config import METHODS, AugShiftConfig
+from gpe.experiments.consistency import consistency, probabilities_under_shifts
+from gpe.experiments.progress import Progress
+from gpe.experiments.runs import run_all
+from gpe.experiments.training import Tally
+from gpe.models import Classifier, resnet18, resnet50
+
+NETWORKS = {"resnet18": resnet18, "resnet50": resnet50}
+
+
+def run(
+    configs: Sequence[AugShiftConfig],
+    out: Path,
+    *,
+    progress: Progress,
+    resume: bool = False,
+    force: bool = False,
+    root: Path = Path("data"),
+    download: bool = False,
+    workers: int | None = None,
+) -> list[Path]:
+    """Runs each configuration in a directory of its own below ``out``.
+
+    Args:
+        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
+        out: made where it is not there.
+        progress: where to show how far it has come.
+        resume: go on from the checkpoints of an interrupted call.
+        force: run finished configurations again; otherwise they are left as they are.
+        root, download: where CIFAR and ImageNet lie, and whether to fetch CIFAR.
+        workers: processes that decode large images.
+
+    Returns:
+        The directories, in the order of ``configs``.
+
+    Raises:
+        InputError: the data cannot be had, or a directory cannot be made, before anything is
+            trained; or what :func:`fit` raises.
+    """
+
+    small = lru_cache(maxsize=1)(partial(load, root=root, download=download))
+
+    def make_trial(config: AugShiftConfig) -> AugShiftTrial:
+        names = ("split", "train_images", "test_images", "seed")
+        drawn = {name: getattr(config, name) for name in names}
+        if config.resize_size is None:
+            sets = small(config.data, image_size=config.image_size, **drawn)
+        else:
+            sets = stream(config.data, root=root, workers=workers, **config.sides, **drawn)
+        return AugShiftTrial(config, *(images.to(config.device) for images in sets))
+
+    return run_all(
+        "augshift", configs, out, make_trial, progress=progress, resume=resume, force=force
+    )
+
+
+class AugShiftTrial:
+    """One network, trained on one crop or two of each image, and tested on shifted images."""
+
+    def __init__(
+        self,
+        config: AugShiftConfig,
+        train: ImageSet | StreamedSet,
+        test: ImageSet | StreamedSet,
+    ):
+        self.config, self.train_set, self.test_set = config, train, test
+        self.device = torch.device(config.device)
+        self.num_classes = len(train.classes)
+        self.crops = METHODS[config.method].crops
+
+        # A crop more of each image is an image less, or else it is one image more to compute.
+        share = self.crops if config.equal_compute else 1
+        self._images = max(1, (config.epoch_images or len(train)) // share)
+        self._batch_size = max(1, config.batch_size // share)
+        self.images_per_epoch = self._images * self.crops
+
+        # Faster on a GPU only; torch 2.15 crashes on it on the CPU where 8 channels come in.
+        on_gpu = self.device.type == "cuda"
+        self.memory_format = torch.channels_last if on_gpu else torch.contiguous_format
+        self.model = build(config, self.num_classes).to(
+            self.device, memory_format=self.memory_format
+        )
+        self.network = torch.compile(self.model) if config.compile else self.model
+        self._step = torch.compile(self._loss) if config.compile else self._loss
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+            fused=True,
+        )
+        self.scheduler = self._scheduler()
+
+    def train_epoch(self, epoch: int) -> Iterator[Tally]:
+        self.model.train()
+        config, tally = self.config, Tally()
+        order = epoch_order(
+            len(self.train_set), seed=config.seed, epoch=epoch, samples=self._images
+        )
+        draws = generator(config.seed, epoch, 0, "crops")
+        for batch in self.train_set.batches(order, self._batch_size, epoch=epoch):
+            crops = random_views(
+                batch,
+                config.image_size,
+                views=self.crops,
+                flip=config.flip,
+                padding=config.crop_padding,
+                generator=draws,
+                **self._view_options(self.train_set),
+            )
+            loss, logits = self._step(crops.flatten(0, 1), batch.labels)
+            tally.add(logits, batch.labels.repeat(self.crops))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.scheduler.step()
+            yield tally
+
+    @torch.no_grad()
+    def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
+        self.model.eval()
+        tally = Tally()
+        order = torch.arange(len(self.test_set))
+        for batch in self.test_set.batches(order, self.config.test_batch_size):
+            options = self._view_options(self.test_set)
+            images = centre_view(batch, self.config.image_size, **options)
+            tally.add(self._logits(images), batch.labels)
+        return tally, {}
+
+    def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        config = self.config
+        options = {
+            "protocol": config.protocol,
+            "size": config.image_size,
+            "batch_size": config.test_batch_size,
+            **self._view_options(self.test_set),
+        }
+        self.model.eval()
+        rows = consistency(
+            self._logits, self.test_set, shifts=config.shifts, passes=config.passes, **options
+        )
+        arrays = probabilities_under_shifts(self._logits, self.test_set, **options)
+        return {"consistency": rows, "classes": list(self.test_set.classes)}, arrays
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state_dict() for name in self._STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._STATE:
+            getattr(self, name).load_state_dict(state[name])
+
+    _STATE = ("model", "optimizer", "scheduler")
+
+    def _loss(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and logits of crops ``[V·N,3,h,w]``, as a mean over crops: with Equation 1's sum,
+        rows with two crops would take steps of twice the length."""
+        config = self.config
+        with self._autocast():
+            features = self.model.forward_features(images)
+            if self.crops == 1:
+                logits = self.model.head(features.mean((2, 3)))
+                smoothing = config.label_smoothing
+                return F.cross_entropy(logits, target, label_smoothing=smoothing), logits
+            result = fused_augshift_loss(
+                features,
+                None,
+                self.model.head,
+                target,
+                weight=config.weight,
+                label_smoothing=config.label_smoothing,
+            )
+        return result.loss / 2, torch.cat([result.logits_a, result.logits_b])
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            return self.network(images)
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def _view_options(self, images: ImageSet | StreamedSet) -> dict[str, Any]:
+        return {
+            "mean": images.mean,
+            "std": images.std,
+            "dtype": torch.bfloat16 if self.config.precision == "bf16" else torch.float32,
+            "memory_format": self.memory_format,
+        }
+
+    def _scheduler(self) -> lr_scheduler.LRScheduler:
+        config = self.config
+        steps_per_epoch = -(-self._images // self._batch_size)
+        steps = steps_per_epoch * config.epochs
+        if config.schedule == "cosine":
+            return lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
+        if config.schedule == "step":  # torchvision's: a tenth every 30 epochs
+            return lr_scheduler.StepLR(self.optimizer, 30 * steps_per_epoch)
+        return lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=steps, cycle_momentum=False
+        )
+
+
+def build(config: AugShiftConfig, num_classes: int) -> Classifier:
+    """The network of a configuration, its weights drawn from ``config.seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = NETWORKS[config.network](
+            width=config.width, stem=config.stem, blur=METHODS[config.method].blur
+        )
+        return Classifier(backbone, num_classes)
