@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpe.errors import InputError
+    from gpe.metrics import ShiftConsistency
     from gpe.models import GAPNet, PermuteNet, load_location_checkpoint, resnet18
     from gpe.ops.backend import doctor
     from gpe.ops.dual_crop import dual_crop
@@ -16,6 +17,7 @@ _HOMES = {
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
     "PermuteNet": "gpe.models",
+    "ShiftConsistency": "gpe.metrics",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
     "load_location_checkpoint": "gpe.models",
@@ -27,6 +29,7 @@ __all__ = [
     "GAPNet",
     "InputError",
     "PermuteNet",
+    "ShiftConsistency",
     "doctor",
     "dual_crop",
     "load_location_checkpoint",
