@@ -150,25 +150,24 @@ def test_parts_can_be_saved_and_merged_and_reset(whole):
 
 def test_two_processes_give_the_number_of_one(whole, tmp_path):
     """Unequal shards, in another order and in other batches, summed by gloo."""
-    images, target, _, expected = whole
-    torch.save((images, target), tmp_path / "images.pt")
-    torch.multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    images, target, model, expected = whole
+    # Forked, with one thread each, as the workers of a DataLoader are: nothing is imported anew.
+    run = {"args": (model, images, target, tmp_path), "nprocs": 2, "start_method": "fork"}
+    torch.multiprocessing.start_processes(one_of_two, **run)
     assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [expected, expected]
 
 
-def one_of_two(rank, folder):
+def one_of_two(rank, model, images, target, folder):
     torch.set_num_threads(1)
     meet = f"file://{folder}/meet"
     torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
-    images, target = torch.load(f"{folder}/images.pt")
-    model = small_network()
     metric = ShiftConsistency(**OPTIONS)
     with pytest.raises(InputError, match=r"indices: expected the images' indices .* got None"):
         metric.update(model, images, target)
     mine = torch.arange(180) if rank else torch.arange(180, 530).flip(0)
     for indices in mine.split(7 if rank else 100):
         metric.update(model, images[indices], target[indices], indices=indices)
-    torch.save(tuple(metric.compute()), f"{folder}/{rank}.pt")
+    torch.save(tuple(metric.compute()), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
