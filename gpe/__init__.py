@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpe.augshift import fused_augshift_loss
     from gpe.errors import InputError
+    from gpe.metrics import ShiftConsistency
     from gpe.models import (
         Classifier,
         GAPNet,
@@ -26,6 +27,7 @@ _HOMES = {
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
     "PermuteNet": "gpe.models",
+    "ShiftConsistency": "gpe.metrics",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
     "fused_augshift_loss": "gpe.augshift",
@@ -41,6 +43,7 @@ __all__ = [
     "GAPNet",
     "InputError",
     "PermuteNet",
+    "ShiftConsistency",
     "doctor",
     "dual_crop",
     "fused_augshift_loss",

@@ -1,4 +1,4 @@
-"""The one exception that wrong input raises, everywhere in gpe, and two common checks."""
+"""The one exception that wrong input raises, everywhere in gpe, and three common checks."""
 
 from collections.abc import Sequence
 
@@ -21,3 +21,9 @@ def expect_at_least_one(argument: str, value: int) -> None:
     """Raise an InputError unless ``value`` is 1 or more."""
     if value < 1:
         raise InputError(f"{argument}: expected at least 1, got {value}")
+
+
+def expect_integer(argument: str, value: int, least: int) -> None:
+    """Raise an InputError unless ``value`` is an integer of ``least`` or more."""
+    if not isinstance(value, int) or value < least:
+        raise InputError(f"{argument}: expected an integer of at least {least}, got {value!r}")
