@@ -13,12 +13,14 @@ from torch.optim import lr_scheduler
 from gpe.augshift import fused_augshift_loss
 from gpe.data import ImageSet, StreamedSet, epoch_order, generator, load, stream
 from gpe.data.views import centre_view, random_views
+from gpe.errors import InputError
 from gpe.experiments.augshift_config import METHODS, AugShiftConfig
-from gpe.experiments.consistency import consistency, probabilities_under_shifts
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
-from gpe.experiments.training import Tally
+from gpe.experiments.training import CHECKPOINT, Tally
+from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
 from gpe.models import Classifier, resnet18, resnet50
+from gpe.models.pretrained import OpenedModel
 
 NETWORKS = {"resnet18": resnet18, "resnet50": resnet50}
 
@@ -152,14 +154,17 @@ class AugShiftTrial:
             **self._view_options(self.test_set),
         }
         self.model.eval()
-        rows = consistency(
+        rows = consistency_rows(
             self._logits, self.test_set, shifts=config.shifts, passes=config.passes, **options
         )
         arrays = probabilities_under_shifts(self._logits, self.test_set, **options)
         return {"consistency": rows, "classes": list(self.test_set.classes)}, arrays
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in self._STATE}
+        state = {name: getattr(self, name).state_dict() for name in self._STATE}
+        # What whoever uses the network needs to know of the images it was trained on.
+        names = ("classes", "mean", "std")
+        return state | {"images": {name: getattr(self.train_set, name) for name in names}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in self._STATE:
@@ -214,6 +219,36 @@ class AugShiftTrial:
         return lr_scheduler.OneCycleLR(
             self.optimizer, config.learning_rate, total_steps=steps, cycle_momentum=False
         )
+
+
+def load_trained(directory: Path) -> OpenedModel:
+    """The network that a run left in ``directory``, in evaluation mode.
+
+    Raises:
+        InputError: there is no checkpoint of such a run.
+    """
+    path = directory / CHECKPOINT
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        config = AugShiftConfig(**state["config"] | {"device": "cpu"})
+        images = state["trial"]["images"]
+        model = build(config, len(images["classes"]))
+        model.load_state_dict(state["trial"]["model"])
+    except Exception as error:  # torch.load raises almost anything on a file not its own
+        raise InputError(
+            f"model: expected {path} to be a checkpoint of gpe augshift, "
+            f"got {type(error).__name__}: {str(error).splitlines()[0]:.100}"
+        ) from None
+    return OpenedModel(
+        name=directory.name,
+        model=model.eval(),
+        classes=len(images["classes"]),
+        mean=images["mean"],
+        std=images["std"],
+        input_size=config.image_size,
+        resize_size=config.resize_size or config.image_size,
+        interpolation="bilinear",
+    )
 
 
 def build(config: AugShiftConfig, num_classes: int) -> Classifier:

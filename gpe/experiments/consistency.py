@@ -1,95 +1,128 @@
-"""Shift consistency of any classifier on any images (paper, section 4.1, Table 2, Figure S2)."""
+"""``gpe consistency``: shift consistency of anybody's classifier on anybody's images."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from gpe.data import ImageSet, StreamedSet
-from gpe.metrics import ShiftConsistency
-from gpe.ops.dual_crop import dual_crop
+from gpe.data import load, stream_all
+from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.experiments.augshift import load_trained
+from gpe.experiments.runs import directory_name, expect_device
+from gpe.experiments.under_shifts import Images, consistency_rows, probabilities_under_shifts
+from gpe.metrics.views import ShiftProtocol
+from gpe.models.pretrained import OpenedModel, open_model
+from gpe.records import Record, environment, save_arrays
 
-Images = ImageSet | StreamedSet
-Model = Callable[[Tensor], Tensor]
-
-SHIFT_SEED = 0  # all networks are tested under the same shifts
-SAMPLES = 16  # images whose probabilities are kept, shift by shift, for pictures
-SAMPLE_SHIFT = 8  # pixels to either side
+Precision = Literal["fp32", "bf16"]
 
 
-def consistency(
-    model: Model,
-    images: Images,
+@dataclass(frozen=True)
+class ConsistencyConfig:
+    """What is scored, and how.
+
+    Attributes:
+        model: a directory that ``gpe augshift`` left, or a name for :func:`open_model`.
+        weights: as for :func:`open_model`.
+        data: the name of an image set, or a folder of images by class.
+        images: at most so many, drawn by seed 0; all where None.
+        image_size: of what the network sees, in pixels; the model's where None.
+        resize_size: of the shorter side before its centre is cut out; the model's where None.
+
+    Raises:
+        InputError: an option outside what it may be.
+    """
+
+    model: str
+    weights: str | None
+    data: str
+    protocol: ShiftProtocol
+    shifts: tuple[int, ...]
+    passes: int
+    images: int | None
+    image_size: int | None
+    resize_size: int | None
+    batch_size: int
+    device: str
+    precision: Precision
+
+    def __post_init__(self):
+        expect_one_of("protocol", self.protocol, get_args(ShiftProtocol))
+        expect_one_of("precision", self.precision, get_args(Precision))
+        for name in ("passes", "batch_size", "images", "image_size", "resize_size"):
+            if getattr(self, name) is not None:
+                expect_at_least_one(name, getattr(self, name))
+        if not self.shifts or min(self.shifts) < 1:
+            raise InputError(f"shifts: expected pixels of at least 1, got {self.shifts}")
+        if self.weights is not None and Path(self.model).is_dir():
+            raise InputError(f"weights: expected none with a directory, got {self.weights}")
+        expect_device(self.device)
+
+    @property
+    def name(self) -> str:
+        """A directory name that tells what was scored."""
+        parts = ("consistency", self.model.replace("/", "-").strip("-."), Path(self.data).name)
+        return directory_name(self, *parts)
+
+
+def score(
+    config: ConsistencyConfig,
+    out: Path,
     *,
-    shifts: Sequence[int],
-    passes: int,
-    batch_size: int,
-    **views: Any,
-) -> list[dict[str, float]]:
-    """Shift consistency up to each of ``shifts``, in percent: the rows of a record.
+    root: Path = Path("data"),
+    download: bool = False,
+    workers: int | None = None,
+) -> Path:
+    """Scores a network and leaves a record in ``out/<config.name>``, which is returned.
 
-    Args:
-        model: from normalised images ``[N,3,h,w]`` to logits, in evaluation mode.
-        images: read once for all shifts.
-        shifts: in pixels.
-        passes: pairs of views of each image, for each shift.
-        batch_size: images at a time.
-        views: the other options of :class:`gpe.ShiftConsistency`.
+    Raises:
+        InputError: a network, weights or images that cannot be had, or a shift that the
+            protocol has no pixels for.
     """
-    metrics = [
-        ShiftConsistency(max_shift=shift, passes=passes, seed=SHIFT_SEED, **views)
-        for shift in shifts
-    ]
-    for batch in images.batches(torch.arange(len(images)), batch_size):
-        for metric in metrics:
-            metric.update(model, batch.images, batch.labels, indices=batch.indices)
-    results = [metric.compute() for metric in metrics]
-    return [
-        {
-            "shift": shift,
-            "consistency": 100 * result.consistency,
-            "low": 100 * result.interval[0],
-            "high": 100 * result.interval[1],
-            "pairs": result.pairs,
-            "accuracy": 100 * result.accuracy,
-        }
-        for shift, result in zip(shifts, results, strict=True)
-    ]
+    start = perf_counter()
+    opened = _open(config)
+    images = _images(config, opened, root=root, download=download, workers=workers)
+    labelled = len(images.classes) == opened.classes
+    device = torch.device(config.device)
+    model = opened.model.to(device)
+    bf16 = config.precision == "bf16"
 
+    @torch.no_grad()
+    def logits(views: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return model(views)
 
-@torch.no_grad()
-def probabilities_under_shifts(
-    model: Model, images: Images, *, size: int, protocol: str, batch_size: int, **options: Any
-) -> dict[str, Tensor]:
-    """A few images, and what ``model`` says of each while it moves from left to right.
-
-    Returns:
-        ``images`` uint8 ``[K,3,h,w]``; ``labels`` int64 ``[K]``; ``shifts`` int64 ``[S]``, in
-        pixels to the right; ``probabilities`` float32 ``[K,S,classes]``.
-    """
-    chosen = torch.arange(min(SAMPLES, len(images))) * len(images) // min(SAMPLES, len(images))
-    batch = next(images.batches(chosen, SAMPLES))
-    border = (batch.images.shape[3] - size) // 2
-    reach = min(SAMPLE_SHIFT, border) if protocol == "crop" else min(SAMPLE_SHIFT, size - 1)
-    shifts = torch.arange(-reach, reach + 1)
-    centre = torch.tensor([(batch.images.shape[2] - size) // 2, border]) + reach
-    offsets = centre - torch.stack([torch.zeros_like(shifts), shifts], 1)
-    moved = dual_crop(
-        batch.images,
-        size,
-        offsets[:, None].expand(-1, len(chosen), 2).to(batch.images.device),
-        torch.zeros(len(shifts), len(chosen), dtype=torch.bool, device=batch.images.device),
-        padding=reach,
-        padding_mode="zeros" if protocol == "crop" else protocol,
-        **options,
-    )
-    logits = [model(views) for views in moved.flatten(0, 1).split(batch_size)]
-    probabilities = torch.cat(logits).float().softmax(1).view(*moved.shape[:2], -1)
-    arrays = {
-        "images": batch.images,
-        "labels": batch.labels,
-        "shifts": shifts,
-        "probabilities": probabilities.transpose(0, 1),
+    options = {
+        "protocol": config.protocol,
+        "size": opened.input_size,
+        "batch_size": config.batch_size,
+        "mean": opened.mean,
+        "std": opened.std,
     }
-    return {name: array.cpu() for name, array in arrays.items()}
+    rows = consistency_rows(
+        logits, images, shifts=config.shifts, passes=config.passes, labelled=labelled, **options
+    )
+    arrays = probabilities_under_shifts(logits, images, **options)
+    directory = out / config.name
+    save_arrays(directory, arrays)
+    Record(
+        experiment="consistency",
+        config=json.loads(json.dumps(asdict(config))) | {"network": opened.name},
+        epochs=[],
+        result={"consistency": rows, "classes": list(images.classes) if labelled else []},
+        chance=100 / opened.classes,
+        paper=None,
+        run={
+            "seconds": perf_counter() - start,
+            "images": len(images),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **environment(device),
+        },
+    ).save(directory)
+    return directory
