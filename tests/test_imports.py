@@ -81,6 +81,12 @@ def test_import_gpe_leaves_torch_alone():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_import_gpe_models_leaves_timm_and_torchvision_alone():
+    """Only a network that needs them waits for them."""
+    code = "import sys, gpe.models; sys.exit(bool({'timm', 'torchvision'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 @pytest.mark.parametrize("name", gpe.__all__)
 def test_public_names_are_there(name):
     assert callable(getattr(gpe, name))

@@ -1,8 +1,7 @@
 """Networks that tell where an image patch lies (paper, section 3 and Table 1)."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.models.features import feature_channels, feature_map
 from gpe.models.resnet import PaddingMode, resnet18
+from gpe.models.weights import expect_fit, first, misshapen
 
 Permutation = Literal["random", "fixed"]
 
@@ -199,7 +199,7 @@ def _read_net(path: str | Path) -> dict[str, Tensor]:
         raise _not_theirs(path, type(checkpoint).__name__)
     net = checkpoint.get("net")
     if not isinstance(net, dict):
-        raise _not_theirs(path, f"a dict of {_first(checkpoint)}")
+        raise _not_theirs(path, f"a dict of {first(checkpoint)}")
     if not all(isinstance(value, Tensor) for value in net.values()):
         raise _not_theirs(path, "values under 'net' that are no tensors")
     return {str(name).removeprefix("module."): value for name, value in net.items()}
@@ -223,22 +223,5 @@ def _expect_weights(path: str | Path, net: dict[str, Tensor], expected: dict[str
     # Networks saved by old versions of torch lack num_batches_tracked; nothing here uses it.
     missing = [n for n in expected if n not in net and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in net if name not in expected]
-    misshapen = [
-        f"{name} {list(net[name].shape)} where {list(value.shape)} is due"
-        for name, value in expected.items()
-        if name in net and net[name].shape != value.shape
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-    if any(problems.values()):
-        found = "; ".join(f"{_first(names)} {what}" for what, names in problems.items() if names)
-        raise InputError(
-            f"path: expected {path} to hold the authors' GAPNet or PermuteNet, "
-            f"got another network: {found}"
-        )
-
-
-def _first(names: Iterable[Any]) -> str:
-    """The first three ``names``, and how many more there are."""
-    names = list(map(str, names))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    network = f"path: expected {path} to hold the authors' GAPNet or PermuteNet"
+    expect_fit(network, missing, unexpected, misshapen(net, expected))

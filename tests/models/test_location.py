@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -166,7 +167,6 @@ class TestBackbones:
 
     def test_timm_in_every_form(self):
         """Bare trunk, classifier and list of maps: the same weights give the same logits."""
-        timm = pytest.importorskip("timm")
         classifier = timm.create_model("resnet18", pretrained=False)
         expected = GAPNet(classifier, 5).eval()
         for options in ({"num_classes": 0, "global_pool": ""}, {"features_only": True}):
@@ -180,7 +180,6 @@ class TestBackbones:
     @pytest.mark.parametrize("features_only", [False, True])
     def test_timm_with_channels_last_shape(self, features_only: bool):
         """Swin yields [N,H,W,C]."""
-        timm = pytest.importorskip("timm")
         size = {"img_size": 64, "window_size": 2, "embed_dim": 4}
         depth = {"depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
         name, form = "swin_tiny_patch4_window7_224", {"features_only": features_only}
@@ -192,7 +191,6 @@ class TestBackbones:
         torch.testing.assert_close(net(images), expected)
 
     def test_compiles_with_forward_features(self):
-        timm = pytest.importorskip("timm")
         net = GAPNet(timm.create_model("resnet18", pretrained=False), 5).eval()
         compiled = torch.compile(net, fullgraph=True, backend="eager")
         assert torch.equal(compiled(IMAGES), net(IMAGES))
@@ -202,7 +200,6 @@ class TestBackbones:
         assert GAPNet(trunk, 9, channels=512)(IMAGES).shape == (3, 9)
 
     def test_tokens_are_no_feature_map(self):
-        timm = pytest.importorskip("timm")
         options = {"img_size": 48, "depth": 1, "embed_dim": 12, "num_heads": 1}
         vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, **options)
         message = r"map \[N,12,H,W\], got \[3, 10, 12\] from VisionTransformer"
