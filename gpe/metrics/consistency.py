@@ -123,6 +123,9 @@ class ShiftConsistency(Metric):
     None, images are numbered in the order in which they come. A sampler that repeats images to
     fill up the last batches, as torch's DistributedSampler does, counts them twice.
 
+    Several in one ``torchmetrics.MetricCollection`` need its ``compute_groups=False``: otherwise
+    those that happen to agree on the first batch are taken for one and the same.
+
     Args:
         max_shift: this and all others as in :func:`shift_consistency`.
 
