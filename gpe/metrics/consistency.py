@@ -3,7 +3,7 @@
 Two views of an image are cut by windows that are displaced independently of each other, each
 uniformly by up to m pixels in each axis. The consistency is the share of such pairs for which a
 network predicts the same class (Zhang, "Making convolutional networks shift-invariant again",
-ICML 2019, section 4.1).
+ICML 2019).
 """
 
 import math
