@@ -3,7 +3,7 @@
 Two views of an image are cut by windows that are displaced independently of each other, each
 uniformly by up to m pixels in each axis. The consistency is the share of such pairs for which a
 network predicts the same class (Zhang, "Making convolutional networks shift-invariant again",
-ICML 2019, section 4.1).
+ICML 2019).
 """
 
 import math
@@ -122,6 +122,9 @@ class ShiftConsistency(Metric):
     only with them does every image get the shifts that it gets in one process. Where they are
     None, images are numbered in the order in which they come. A sampler that repeats images to
     fill up the last batches, as torch's DistributedSampler does, counts them twice.
+
+    Several in one ``torchmetrics.MetricCollection`` need its ``compute_groups=False``: otherwise
+    those that happen to agree on the first batch are taken for one and the same.
 
     Args:
         max_shift: this and all others as in :func:`shift_consistency`.
