@@ -1,6 +1,19 @@
-"""Image sets that live whole in device memory: where they come from, how an epoch is drawn."""
+"""Sets of images: where they come from, how an epoch and its views are drawn."""
 
-from gpe.data.resident import ImageSet, batches, epoch_order, generator
-from gpe.data.sources import load
+from gpe.data.resident import Batch, ImageSet, epoch_order, generator
+from gpe.data.sources import load, stream, stream_test
+from gpe.data.streamed import StreamedSet
+from gpe.data.views import centre_view, random_views
 
-__all__ = ["ImageSet", "batches", "epoch_order", "generator", "load"]
+__all__ = [
+    "Batch",
+    "ImageSet",
+    "StreamedSet",
+    "centre_view",
+    "epoch_order",
+    "generator",
+    "load",
+    "random_views",
+    "stream",
+    "stream_test",
+]

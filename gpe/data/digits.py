@@ -30,9 +30,7 @@ def listings(image_size: int) -> tuple[Listing, Listing]:
     labels = torch.from_numpy(digits.target).long()
     classes = tuple(str(name) for name in digits.target_names)
 
-    def listing(part: torch.Tensor) -> Listing:
-        return Listing(labels[part], classes, lambda chosen: images[part[chosen]])
-
+    whole = Listing(labels, classes, lambda chosen: images[chosen])
     # The split is the same for every seed: all runs are tested on the same images.
     train, test = split(labels, generator(0, 0, 0, "split"))
-    return listing(train), listing(test)
+    return whole.part(train), whole.part(test)

@@ -21,6 +21,31 @@ class Listing:
     classes: tuple[str, ...]
     read: Callable[[Tensor], Tensor]
 
+    def part(self, indices: Tensor) -> "Listing":
+        """The images with ``indices``, int64 ``[n]``, as a listing of their own."""
+        read = self.read
+        return Listing(self.labels[indices], self.classes, lambda chosen: read(indices[chosen]))
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Images on disk.
+
+    Attributes:
+        paths: one an image, N of them.
+        labels: int64 ``[N]``.
+        classes: the name of each label.
+    """
+
+    paths: list[str]
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def part(self, indices: Tensor) -> "Files":
+        """The files with ``indices``, int64 ``[n]``."""
+        paths = [self.paths[index] for index in indices.tolist()]
+        return Files(paths, self.labels[indices], self.classes)
+
 
 def split(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Indices of about 80 % for training and 20 % for testing, drawn within each class.

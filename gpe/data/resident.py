@@ -3,11 +3,29 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gpe.errors import InputError, expect_at_least_one
+
+
+class Batch(NamedTuple):
+    """Some images of a set.
+
+    Attributes:
+        images: uint8 ``[n,3,H,W]``, on the device of the set.
+        labels: int64 ``[n]``, likewise.
+        sizes: int64 ``[n,2]`` on the CPU, the height and width of each image, which is
+            padded with zeros at the bottom and at the right; None where all have ``[H,W]``.
+        indices: int64 ``[n]`` on the CPU, which images of the set they are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    sizes: Tensor | None
+    indices: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +64,37 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same set with its tensors on ``device``."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def batches(self, order: Tensor, batch_size: int, *, epoch: int = 0) -> Iterator[Batch]:
+        """Cuts the set into batches on its own device.
+
+        Args:
+            order: int64 ``[n]``, indices into the set, on any device; moved once.
+            batch_size: images a batch; the last batch may have fewer.
+            epoch: changes nothing here; a :class:`StreamedSet` may read images anew in each.
+
+        Raises:
+            InputError: a batch size below 1, or an order that is not of indices into the set.
+
+        Example:
+            >>> pixels = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
+            >>> few = ImageSet(pixels, torch.arange(5), tuple("abcde"), (0.5,) * 3, (0.5,) * 3)
+            >>> [batch.labels.tolist() for batch in few.batches(torch.tensor([4, 0, 3]), 2)]
+            [[4, 0], [3]]
+        """
+        indices = cuts(order.cpu(), batch_size, len(self))
+        moved = order.to(self.device).split(batch_size)
+        return (
+            Batch(self.images.index_select(0, there), self.labels[there], None, here)
+            for here, there in zip(indices, moved, strict=False)  # no order is cut into one part
+        )
 
 
 def generator(seed: int, epoch: int, rank: int, purpose: str) -> torch.Generator:
@@ -120,37 +166,25 @@ def epoch_order(
     return order[torch.arange(rank, padded, world_size) % total]
 
 
-def batches(images: ImageSet, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut ``images`` into batches on its own device.
+def cuts(order: Tensor, batch_size: int, count: int) -> list[Tensor]:
+    """Cuts an order of ``count`` images into batches.
 
     Args:
-        images: the set.
-        order: int64 ``[n]``, indices into the set, on any device; moved once.
+        order: int64 ``[n]``, indices below ``count``.
         batch_size: images a batch; the last batch may have fewer.
-
-    Returns:
-        An iterator over images, uint8 ``[batch,3,h,w]``, and labels, int64 ``[batch]``.
+        count: images of the set.
 
     Raises:
         InputError: a batch size below 1, or an order that is not of indices into the set.
-
-    Example:
-        >>> pixels = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
-        >>> few = ImageSet(pixels, torch.arange(5), tuple("abcde"), (0.5,) * 3, (0.5,) * 3)
-        >>> [labels.tolist() for _, labels in batches(few, torch.tensor([4, 0, 3]), 2)]
-        [[4, 0], [3]]
     """
     expect_at_least_one("batch_size", batch_size)
     if order.dtype != torch.int64 or order.dim() != 1:
         raise InputError(f"order: expected int64 [n], got {_kind(order)}")
-    if len(order) and not 0 <= order.min() <= order.max() < len(images):
+    if len(order) and not 0 <= order.min() <= order.max() < count:
         raise InputError(
-            f"order: expected indices from 0 to {len(images) - 1}, "
-            f"got {order.min()} to {order.max()}"
+            f"order: expected indices from 0 to {count - 1}, got {order.min()} to {order.max()}"
         )
-    order = order.to(images.images.device)
-    cuts = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-    return ((images.images.index_select(0, cut), images.labels[cut]) for cut in cuts)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _kind(tensor: Tensor) -> str:

@@ -1,17 +1,16 @@
 """``gpe consistency``: shift consistency of anybody's classifier on anybody's images."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from gpe.data import load, stream_all
+from gpe.data import cifar, load, stream_test
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.augshift import load_trained
 from gpe.experiments.runs import directory_name, expect_device
@@ -126,3 +125,42 @@ def score(
         },
     ).save(directory)
     return directory
+
+
+def _open(config: ConsistencyConfig) -> OpenedModel:
+    """The network, with what the configuration says of the images' size."""
+    if (directory := Path(config.model)).is_dir():
+        opened = load_trained(directory)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of weights "random"
+            opened = open_model(config.model, weights=config.weights)
+    input_size = config.image_size or opened.input_size
+    resize_size = config.resize_size or max(opened.resize_size, input_size)
+    return replace(opened, input_size=input_size, resize_size=resize_size)
+
+
+def _images(
+    config: ConsistencyConfig,
+    opened: OpenedModel,
+    *,
+    root: Path,
+    download: bool,
+    workers: int | None,
+) -> Images:
+    """The images to score on, as large as the network sees them; with a border for ``crop``."""
+    crop = config.protocol == "crop"
+    side = opened.resize_size if crop else opened.input_size
+    if config.data in ("digits", *cifar.DATASETS):
+        places = {"root": root, "download": download}
+        _, images = load(config.data, image_size=side, test_images=config.images, **places)
+    else:
+        images = stream_test(
+            config.data,
+            side=side,
+            resize_side=opened.resize_size,
+            images=config.images,
+            root=root,
+            workers=workers,
+        )
+    return images.to(config.device)

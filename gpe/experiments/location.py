@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from gpe.data import ImageSet, batches, epoch_order, generator, load
+from gpe.data import ImageSet, epoch_order, generator, load
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import directory_name, expect_device, expect_seed, run_all
@@ -337,24 +337,25 @@ class LocationTrial:
         if flips is not None:
             mirrored = torch.rand(len(order), generator=flips) < 0.5
             mirrored = mirrored.view(-1, 1, 1, 1).to(self.device).split(batch_size)
-        for i, (batch, labels) in enumerate(batches(images, order, batch_size)):
+        for i, batch in enumerate(images.batches(order, batch_size)):
+            patches = batch.images
             if mirrored is not None:
-                batch = torch.where(mirrored[i], batch.flip(3), batch)
-            target = cells[i] if self.config.task == "location" else labels
-            yield self._place(batch, cells[i], images), target, cells[i]
+                patches = torch.where(mirrored[i], patches.flip(3), patches)
+            target = cells[i] if self.config.task == "location" else batch.labels
+            yield self._place(patches, cells[i], images), target, cells[i]
 
-    def _place(self, batch: Tensor, cells: Tensor, images: ImageSet) -> Tensor:
+    def _place(self, patches: Tensor, cells: Tensor, images: ImageSet) -> Tensor:
         canvas = place_on_grid(
-            batch,
+            patches,
             cells,
             self.config.grid_size,
             mean=images.mean,
             std=images.std,
             dtype=torch.bfloat16 if self.config.precision == "bf16" else torch.float32,
             memory_format=self.memory_format,
-            out=self._canvases.get(len(batch)),
+            out=self._canvases.get(len(patches)),
         )
-        self._canvases[len(batch)] = canvas
+        self._canvases[len(patches)] = canvas
         return canvas
 
     def _arrays(self, cells: Tensor, targets: Tensor, predictions: Tensor) -> dict[str, Tensor]:

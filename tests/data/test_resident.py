@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpe.data import ImageSet, batches, epoch_order, generator
+from gpe.data import ImageSet, epoch_order, generator
 from gpe.errors import InputError
 
 
@@ -145,14 +145,15 @@ class TestEpochOrder:
 class TestBatches:
     def test_batches_follow_the_order_and_images_keep_their_labels(self):
         order = torch.tensor([7, 0, 3, 3, 9])
-        cut = list(batches(image_set(), order, 2))
-        assert [labels.tolist() for _, labels in cut] == [[7, 0], [3, 3], [9]]
-        for images, labels in cut:
+        cut = list(image_set().batches(order, 2))
+        assert [batch.labels.tolist() for batch in cut] == [[7, 0], [3, 3], [9]]
+        for images, labels, sizes, indices in cut:
             assert images.dtype == torch.uint8 and images.shape == (len(labels), 3, 4, 4)
             assert torch.equal(images[:, 2, 3, 3].long(), labels)
+            assert torch.equal(indices, labels) and sizes is None
 
     def test_no_order_no_batch(self):
-        assert list(batches(image_set(), torch.tensor([], dtype=torch.int64), 2)) == []
+        assert list(image_set().batches(torch.tensor([], dtype=torch.int64), 2)) == []
 
     @pytest.mark.parametrize(
         ("order", "batch_size", "message"),
@@ -166,13 +167,13 @@ class TestBatches:
     )
     def test_wrong_arguments_raise_before_the_first_batch(self, order, batch_size, message):
         with pytest.raises(InputError, match=message):
-            batches(image_set(), order, batch_size)
+            image_set().batches(order, batch_size)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_batches_of_a_set_on_the_gpu_are_the_same(self):
         order = epoch_order(10, seed=0, epoch=0)
-        on_gpu = list(batches(image_set().to("cuda"), order, 4))
-        for (images, labels), expected in zip(on_gpu, batches(image_set(), order, 4), strict=True):
-            assert images.is_cuda and labels.is_cuda
-            assert torch.equal(images.cpu(), expected[0])
-            assert torch.equal(labels.cpu(), expected[1])
+        on_gpu = list(image_set().to("cuda").batches(order, 4))
+        for batch, expected in zip(on_gpu, image_set().batches(order, 4), strict=True):
+            assert batch.images.is_cuda and batch.labels.is_cuda and batch.indices.is_cpu
+            assert torch.equal(batch.images.cpu(), expected.images)
+            assert torch.equal(batch.labels.cpu(), expected.labels)
