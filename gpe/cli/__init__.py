@@ -66,5 +66,3 @@ def _fail(message: str, code: int) -> None:
     if message:  # without any, Typer has printed the help instead
         typer.echo(f"gpe: {message}", err=True)
     sys.exit(code)
-
-

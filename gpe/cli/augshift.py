@@ -22,12 +22,9 @@ def command(
     seeds: Annotated[int, option("So many seeds, for mean and spread.")] = 1,
     seed: Annotated[int, option("The first of them.")] = 0,
     network: Annotated[str, option("resnet18 or resnet50.")] = "resnet18",
-    stem: Annotated[
+    images: Annotated[
         str | None,
-        option(
-            "cifar (small images, in memory) or imagenet (large ones, read as they are needed).",
-            show_default="the data's",
-        ),
+        option("small: held in memory; large: read as needed.", show_default="the data's"),
     ] = None,
     split: Annotated[
         str, option("Tested on: test, or validation, a part of the training images.")
@@ -40,6 +37,9 @@ def command(
     ] = None,
     crop_shift: Annotated[
         str | None, preset_option("Pixels that a training crop is off centre; several: a sweep.")
+    ] = None,
+    stem: Annotated[
+        str | None, preset_option("grid (stride 2), cifar (stride 1) or imagenet (stride 4).")
     ] = None,
     width: Annotated[int | None, preset_option("Channels of the first stage.")] = None,
     epochs: Annotated[int | None, preset_option("Of epoch-images crops each.")] = None,
@@ -101,6 +101,7 @@ def command(
     options = {
         "data": data,
         "network": network,
+        "images": images,
         "stem": stem,
         "split": split,
         "equal_compute": equal_compute,

@@ -55,5 +55,3 @@ def command(
         "not, since the last layer learns it.\n"
         f"\nPictures, tables and curves: [bold]{escape(str(page))}[/bold]"
     )
-
-

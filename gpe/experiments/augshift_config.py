@@ -8,8 +8,9 @@ from gpe.data.sources import Split
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.runs import directory_name, expect_device, expect_seed
 from gpe.metrics.views import ShiftProtocol
+from gpe.models.resnet import Stem
 
-Stem = Literal["cifar", "imagenet"]
+Images = Literal["small", "large"]
 Network = Literal["resnet18", "resnet50"]
 Schedule = Literal["cosine", "one-cycle", "step"]
 Reading = Literal["resized", "plain"]
@@ -34,10 +35,11 @@ METHODS = {
     "blurpool-augshift": Method(crops=2, loss=True, blur=True),
 }
 
-# Recipes by preset and stem. "paper" is the usual one of CIFAR, and torchvision's of ImageNet; the
-# paper states no recipe. crop_shift: of rows with one crop an image and of rows with two.
-PRESETS: dict[tuple[str, Stem], dict[str, Any]] = {
-    ("quick", "cifar"): {
+# Recipes by preset and kind of images. "paper" is the usual one of CIFAR, and torchvision's of
+# ImageNet: the paper states none. crop_shift: of rows with one crop an image and of rows with two.
+PRESETS: dict[tuple[str, Images], dict[str, Any]] = {
+    ("quick", "small"): {
+        "stem": "grid",
         "width": 16,
         "epochs": 10,
         "train_images": 20000,
@@ -51,7 +53,8 @@ PRESETS: dict[tuple[str, Stem], dict[str, Any]] = {
         "weight": 1.0,
         "passes": 3,
     },
-    ("fast", "cifar"): {
+    ("fast", "small"): {
+        "stem": "cifar",
         "width": 64,
         "epochs": 30,
         "train_images": None,
@@ -67,7 +70,8 @@ PRESETS: dict[tuple[str, Stem], dict[str, Any]] = {
         "precision": "bf16",
         "compile": True,
     },
-    ("paper", "cifar"): {
+    ("paper", "small"): {
+        "stem": "cifar",
         "width": 64,
         "epochs": 200,
         "train_images": None,
@@ -81,7 +85,7 @@ PRESETS: dict[tuple[str, Stem], dict[str, Any]] = {
         "weight": 1.0,
         "passes": 5,
     },
-    ("paper", "imagenet"): {
+    ("paper", "large"): {
         "width": 64,
         "epochs": 90,
         "train_images": None,
@@ -95,7 +99,7 @@ PRESETS: dict[tuple[str, Stem], dict[str, Any]] = {
         "weight": 1.0,
         "passes": 1,
     },
-    ("quick", "imagenet"): {
+    ("quick", "large"): {
         "width": 16,
         "epochs": 3,
         "train_images": 2000,
@@ -110,15 +114,16 @@ PRESETS: dict[tuple[str, Stem], dict[str, Any]] = {
         "passes": 1,
     },
 }
-_STEMS = {
+_IMAGES: dict[Images, dict[str, Any]] = {
     # A picture of 32 pixels is gone long before a shift of 64; Figure S2 has 8 to 64 on ImageNet.
-    "cifar": {
+    "small": {
         "image_size": 32,
         "resize_size": None,
         "reading": None,
         "shifts": (1, 2, 4, 8, 12, 16),
     },
-    "imagenet": {
+    "large": {
+        "stem": "imagenet",
         "image_size": 224,
         "resize_size": 256,
         "reading": "resized",
@@ -215,11 +220,11 @@ class AugShiftConfig:
         expect_one_of("preset", preset, dict.fromkeys(name for name, _ in PRESETS))
         expect_one_of("method", method, METHODS)
         options = {name: value for name, value in options.items() if value is not None}
-        stem = options.setdefault("stem", "imagenet" if options["data"] == "imagenet" else "cifar")
-        expect_one_of("stem", stem, get_args(Stem))
-        if (preset, stem) not in PRESETS:
-            raise InputError(f"preset: {preset} has no recipe for stem {stem}")
-        values = _COMMON | _STEMS[stem] | PRESETS[preset, stem] | options
+        images = options.pop("images", "large" if options["data"] == "imagenet" else "small")
+        expect_one_of("images", images, get_args(Images))
+        if (preset, images) not in PRESETS:
+            raise InputError(f"preset: {preset} has no recipe for {images} images")
+        values = _COMMON | _IMAGES[images] | PRESETS[preset, images] | options
         crops, loss, _ = METHODS[method]
         if isinstance(values["crop_shift"], dict):
             values["crop_shift"] = values["crop_shift"][crops]
@@ -258,7 +263,7 @@ class AugShiftConfig:
         expect_device(self.device)
 
     def _expect_room(self) -> None:
-        smallest = 8 if self.stem == "cifar" else 32
+        smallest = {"cifar": 8, "grid": 16, "imagenet": 32}[self.stem]
         if self.image_size < smallest:
             raise InputError(
                 f"image_size: expected at least {smallest} with stem {self.stem}, "
