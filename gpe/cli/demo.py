@@ -13,18 +13,43 @@ def command(
     out: Annotated[Path, option("Directory of the runs and of the report.")] = Path("runs/demo"),
     force: Annotated[bool, option("Run it again although it was finished.", "--force")] = False,
 ) -> None:
-    """Show in a few minutes that global pooling keeps where things are."""
-    from gpe.experiments.location import LocationConfig, run
+    """Show in a few minutes that global pooling keeps where things are, and train it away."""
     from gpe.experiments.progress import Progress
     from gpe.report import write_report
     from gpe.report.terminal import print_findings
 
     console = Console(highlight=False, soft_wrap=True)
+    options = {"resume": True, "force": force}
     console.print(
+        "[bold]1. Global pooling keeps where things are[/bold]\n"
         "A handwritten digit lies in one of nine cells of a black canvas. A network looks at the\n"
         "canvas, averages each of its channels over all places, and has to say from these\n"
         "averages alone where the digit was. Three networks are trained:\n"
     )
+    located = _locate(out, progress=Progress(Console(stderr=True), runs=3), **options)
+    console.print("\nWhat was shown:")
+    print_findings(located, console)
+    console.print(
+        "\nThe paper's explanation: the averages keep the place in the order of the channels.\n"
+        "Shuffling them anew each time takes the order away; a shuffle that stays the same does\n"
+        "not, since the last layer learns it.\n"
+        "\n[bold]2. It can be trained away[/bold]\n"
+        "A network that names the digit should not care where the digit is. One is trained as\n"
+        "usual; one with AugShift, whose loss asks two crops of an image to pool to the same\n"
+        "averages. Then each test image is moved twice by up to 8 pixels: how often is the answer\n"
+        "the same?\n"
+    )
+    moved = _shift(out, progress=Progress(Console(stderr=True), runs=2), **options)
+    console.print("\nWhat was shown:")
+    print_findings(moved, console)
+    page = out / "report.html"
+    write_report([*located, *moved], page)
+    console.print(f"\nPictures, tables and curves: [bold]{escape(str(page))}[/bold]")
+
+
+def _locate(out: Path, **options) -> list[Path]:
+    from gpe.experiments.location import LocationConfig, run
+
     networks = [("gapnet", None), ("permutenet", "random"), ("permutenet", "fixed")]
     configs = [
         LocationConfig.of_preset(
@@ -43,15 +68,16 @@ def command(
         )
         for network, permutation in networks
     ]
-    progress = Progress(Console(stderr=True), runs=len(configs))
-    directories = run(configs, out, progress=progress, resume=True, force=force)
-    page = out / "report.html"
-    write_report(directories, page)
-    console.print("\n[bold]What was shown[/bold]")
-    print_findings(directories, console)
-    console.print(
-        "\nThe paper's explanation: the averages keep the place in the order of the channels.\n"
-        "Shuffling them anew each time takes the order away; a shuffle that stays the same does\n"
-        "not, since the last layer learns it.\n"
-        f"\nPictures, tables and curves: [bold]{escape(str(page))}[/bold]"
-    )
+    return run(configs, out, **options)
+
+
+def _shift(out: Path, **options) -> list[Path]:
+    from gpe.experiments.augshift import run
+    from gpe.experiments.augshift_config import AugShiftConfig
+
+    device = choose_device("auto")
+    configs = [
+        AugShiftConfig.of_preset("quick", method, data="digits", device=device)
+        for method in ("baseline", "augshift")
+    ]
+    return run(configs, out, **options)

@@ -131,6 +131,11 @@ _IMAGES: dict[Images, dict[str, Any]] = {
     },
 }
 _COMMON = {
+    "network": "resnet18",
+    "split": "test",
+    "equal_compute": True,
+    "protocol": "zeros",
+    "seed": 0,
     "momentum": 0.9,
     "label_smoothing": 0.0,
     "test_batch_size": 250,
