@@ -136,6 +136,7 @@ _COMMON = {
     "equal_compute": True,
     "protocol": "zeros",
     "seed": 0,
+    "relative": True,
     "momentum": 0.9,
     "label_smoothing": 0.0,
     "test_batch_size": 250,
@@ -178,6 +179,7 @@ class AugShiftConfig:
         batch_size: crops a step, by the same rule.
         crop_shift: pixels that a training crop may lie off the centre, in each axis.
         weight: λ of Equation 1; 0 in rows without the loss.
+        relative: whether the loss is relative to the latents' variance.
         shifts: shift consistency is measured up to each of them, in pixels.
         split: what is tested on; ``"validation"`` is a part of the training images, for
             choosing options.
@@ -211,6 +213,7 @@ class AugShiftConfig:
     crop_shift: int
     flip: bool
     weight: float
+    relative: bool
     shifts: tuple[int, ...]
     protocol: ShiftProtocol
     passes: int
