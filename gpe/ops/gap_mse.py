@@ -129,9 +129,7 @@ def _backward(ctx, pooled_gradient: Tensor, mse_gradient: Tensor) -> tuple[Tenso
 def register(library: str) -> None:
     """Adds shapes and gradients to the kernel of ``torch.ops.<library>``."""
     torch.library.register_fake(f"{library}::gap_mse", _fake)
-    torch.library.register_autograd(
-        f"{library}::gap_mse", _backward, setup_context=_setup_context
-    )
+    torch.library.register_autograd(f"{library}::gap_mse", _backward, setup_context=_setup_context)
 
 
 if backend.extension().ready:
