@@ -106,30 +106,31 @@ class Writer {
     return {before, inside, strides_.column};
   }
 
-  // Puts the pixels of an image's row into the order of the crop.
+  // Puts the pixels of an image's row into the order of the crop: the padding, and whatever has no
+  // faster way, one by one.
   void gather(uint8_t* pixels, const uint8_t* in, const int64_t* columns, const Run& run) const {
     const int64_t channels = crops_.channels_in_row(), count = run.end - run.begin;
-    const auto pad = [&](int64_t begin, int64_t end) {
+    const auto copy_each = [&](int64_t begin, int64_t end) {
       for (int64_t x = begin; x < end; ++x)
         for (int64_t i = 0; i < channels; ++i)
           pixels[x * channels + i] =
               columns[x] < 0 ? 0 : in[columns[x] * strides_.column + i * strides_.channel];
     };
-    pad(0, run.begin);
+    copy_each(0, run.begin);
     if (count > 0) {
       uint8_t* out = pixels + run.begin * channels;
-      const uint8_t* first = in + columns[run.begin] * strides_.column;
+      const uint8_t* begin = in + columns[run.begin] * strides_.column;
       if (run.step == channels && (channels == 1 || strides_.channel == 1)) {
-        std::memcpy(out, first, count * channels);
+        std::memcpy(out, begin, count * channels);
       } else if (channels == 1) {
-        copy_pixels<1>(out, first, 1, run.step, count);
+        copy_pixels<1>(out, begin, 1, run.step, count);
       } else if (channels == 3) {
-        copy_pixels<3>(out, first, strides_.channel, run.step, count);
+        copy_pixels<3>(out, begin, strides_.channel, run.step, count);
       } else {
-        pad(run.begin, run.end);
+        copy_each(run.begin, run.end);
       }
     }
-    pad(run.end, crops_.columns.crop);
+    copy_each(run.end, crops_.columns.crop);
   }
 
   const Crops crops_;

@@ -79,7 +79,7 @@ def dual_crop(
 
 
 def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(side, int) and side >= least for side in pair):
         raise InputError(
             f"{name}: expected an integer of at least {least}, or two of them, got {value!r}"
