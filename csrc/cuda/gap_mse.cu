@@ -26,6 +26,8 @@ constexpr int kUnroll = 4;
 constexpr int64_t kWantedThreads = 1 << 18;
 constexpr int64_t kFewestPixels = 64, kMostPixels = 2048;  // of a split
 
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 template <typename T, int kSize>
 struct alignas(sizeof(T) * kSize) Vector {
   T values[kSize];
@@ -35,16 +37,12 @@ template <typename T>
 struct Arguments {
   Maps maps_a, maps_b;  // they differ in their strides alone
   const T *a, *b;
-  int64_t splits, split_pixels;
-  Accumulate<T>* sums;    // [2N,splits,C]
-  Accumulate<T>* errors;  // of each block; null where there are splits
-  Accumulate<T> scale;    // of the sums: one over the pixels, or one
+  int64_t splits = 1, split_pixels = 0;
+  Accumulate<T>* sums = nullptr;    // [2N,splits,C]
+  Accumulate<T>* errors = nullptr;  // of each block; null where there are splits
+  Accumulate<T> scale = 1;          // of the sums: one over the pixels where there are no splits
 
   __device__ int64_t latents() const { return maps_a.images * maps_a.channels; }
-  __device__ int64_t first_pixel(int64_t split) const { return split * split_pixels; }
-  __device__ int64_t last_pixel(int64_t split) const {
-    return min(maps_a.pixels(), (split + 1) * split_pixels);
-  }
 
   // Writes the sums of a and b; returns their squared error.
   __device__ Accumulate<T> finish(int64_t image, int64_t split, int64_t channel, Accumulate<T> a,
@@ -57,6 +55,35 @@ struct Arguments {
     return (a - b) * (a - b);
   }
 };
+
+// Adds every `step`th vector of a split to the sums, from pixel `first` of the split on.
+template <int kSize, typename T>
+__device__ void add_pixels(const Arguments<T>& arguments, const T* a, const T* b, int64_t split,
+                           int first, int step, Accumulate<T>* sums_a, Accumulate<T>* sums_b) {
+  using Pixels = Vector<T, kSize>;
+  const Maps &maps_a = arguments.maps_a, &maps_b = arguments.maps_b;
+  const auto add = [&](auto offset_a, auto offset_b) {
+    const int64_t begin = split * arguments.split_pixels;
+    const int64_t end = min(maps_a.pixels(), begin + arguments.split_pixels);
+#pragma unroll kUnroll
+    for (int64_t pixel = begin + first; pixel < end; pixel += step) {
+      const Pixels next_a = *reinterpret_cast<const Pixels*>(a + offset_a(pixel));
+      const Pixels next_b = *reinterpret_cast<const Pixels*>(b + offset_b(pixel));
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        sums_a[i] += static_cast<Accumulate<T>>(next_a.values[i]);
+        sums_b[i] += static_cast<Accumulate<T>>(next_b.values[i]);
+      }
+    }
+  };
+  if (maps_a.runs == 1 && maps_b.runs == 1) {  // no division
+    add([&](int64_t pixel) { return pixel * maps_a.pixel_stride; },
+        [&](int64_t pixel) { return pixel * maps_b.pixel_stride; });
+  } else {
+    add([&](int64_t pixel) { return maps_a.pixel(pixel); },
+        [&](int64_t pixel) { return maps_b.pixel(pixel); });
+  }
+}
 
 // Adds up the squared errors that the threads of a block have seen.
 template <typename T>
@@ -73,7 +100,7 @@ template <int kSize, int kGroup, typename T>
 __global__ void __launch_bounds__(kThreads) pool_planes(Arguments<T> arguments) {
   using A = Accumulate<T>;
   using Reduce = cub::WarpReduce<A, kGroup>;
-  __shared__ typename Reduce::TempStorage storage[kThreads / kGroup];
+  __shared__ typename Reduce::TempStorage storage[2][kThreads / kGroup];
   const Maps &maps_a = arguments.maps_a, &maps_b = arguments.maps_b;
   const int group = threadIdx.x / kGroup, lane = threadIdx.x % kGroup;
   const int64_t task = static_cast<int64_t>(blockIdx.x) * (kThreads / kGroup) + group;
@@ -84,26 +111,14 @@ __global__ void __launch_bounds__(kThreads) pool_planes(Arguments<T> arguments) 
     const T* a = arguments.a + image * maps_a.image_stride + channel * maps_a.channel_stride;
     const T* b = arguments.b + image * maps_b.image_stride + channel * maps_b.channel_stride;
     A sums_a[kSize] = {}, sums_b[kSize] = {};
-    const int64_t end = arguments.last_pixel(split);
-#pragma unroll kUnroll
-    for (int64_t pixel = arguments.first_pixel(split) + lane * kSize; pixel < end;
-         pixel += kGroup * kSize) {
-      const auto next_a = *reinterpret_cast<const Vector<T, kSize>*>(a + maps_a.pixel(pixel));
-      const auto next_b = *reinterpret_cast<const Vector<T, kSize>*>(b + maps_b.pixel(pixel));
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        sums_a[i] += static_cast<A>(next_a.values[i]);
-        sums_b[i] += static_cast<A>(next_b.values[i]);
-      }
-    }
+    add_pixels<kSize>(arguments, a, b, split, lane * kSize, kGroup * kSize, sums_a, sums_b);
 #pragma unroll
     for (int i = 1; i < kSize; ++i) {
       sums_a[0] += sums_a[i];
       sums_b[0] += sums_b[i];
     }
-    const A sum_a = Reduce(storage[group]).Sum(sums_a[0]);
-    __syncwarp(__activemask());
-    const A sum_b = Reduce(storage[group]).Sum(sums_b[0]);
+    const A sum_a = Reduce(storage[0][group]).Sum(sums_a[0]);
+    const A sum_b = Reduce(storage[1][group]).Sum(sums_b[0]);
     if (lane == 0) error = arguments.finish(image, split, channel, sum_a, sum_b);
   }
   finish_block(arguments, error);
@@ -125,17 +140,7 @@ __global__ void __launch_bounds__(kThreads) pool_pixels(Arguments<T> arguments) 
   if (channel < maps_a.channels) {
     const T* a = arguments.a + image * maps_a.image_stride + channel;
     const T* b = arguments.b + image * maps_b.image_stride + channel;
-    const int64_t end = arguments.last_pixel(split);
-#pragma unroll kUnroll
-    for (int64_t pixel = arguments.first_pixel(split) + warp; pixel < end; pixel += kWarps) {
-      const auto next_a = *reinterpret_cast<const Vector<T, kSize>*>(a + maps_a.pixel(pixel));
-      const auto next_b = *reinterpret_cast<const Vector<T, kSize>*>(b + maps_b.pixel(pixel));
-#pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        sums_a[i] += static_cast<A>(next_a.values[i]);
-        sums_b[i] += static_cast<A>(next_b.values[i]);
-      }
-    }
+    add_pixels<kSize>(arguments, a, b, split, warp, kWarps, sums_a, sums_b);
   }
 #pragma unroll
   for (int i = 0; i < kSize; ++i) {
@@ -181,122 +186,108 @@ bool vectors_fit(const Maps& maps, const T* data) {
          reinterpret_cast<uintptr_t>(data) % (kSize * sizeof(T)) == 0;
 }
 
-// A block's worth of threads to as many pixels as keep some loads of each in flight.
+// As many threads to a plane as leave some loads to each.
 template <typename Launch>
 void with_group(int64_t vectors, Launch launch) {
-  const int64_t loads = (vectors + kUnroll - 1) / kUnroll;
-  if (loads <= 4) return launch(std::integral_constant<int, 4>());
-  if (loads <= 8) return launch(std::integral_constant<int, 8>());
-  if (loads <= 16) return launch(std::integral_constant<int, 16>());
-  launch(std::integral_constant<int, 32>());
+  const int64_t threads = divide_up(vectors, kUnroll);
+  if (threads <= 4) return launch(std::integral_constant<int, 4>());
+  if (threads <= 8) return launch(std::integral_constant<int, 8>());
+  if (threads <= 16) return launch(std::integral_constant<int, 16>());
+  launch(std::integral_constant<int, kWarp>());
 }
 
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// How many splits of the pixels it takes to keep a GPU busy and sums short.
-inline int64_t splits_of(const Maps& maps, int64_t threads) {
-  const int64_t wanted = divide_up(kWantedThreads, std::max<int64_t>(1, threads));
-  return std::max(divide_up(maps.pixels(), kMostPixels),
-                  std::min(wanted, divide_up(maps.pixels(), kFewestPixels)));
-}
-
-unsigned checked_blocks(int64_t blocks) {
-  TORCH_CHECK_VALUE(blocks <= INT32_MAX, "features_a: too many for one launch");
-  return blocks;
-}
-
+// Takes sums over pixels, times `scale`, into pooled [2N,C], and their mean squared error into mse.
 template <typename T>
 class Pool {
  public:
   using A = Accumulate<T>;
 
-  // Pools a and b, whose pixels are those of `pixels` in all, into pooled [2N,C] and mse.
-  Pool(const at::Tensor& a, const at::Tensor& b, int64_t pixels, const at::Tensor& pooled,
+  Pool(const at::Tensor& a, const at::Tensor& b, double scale, const at::Tensor& pooled,
        const at::Tensor& mse)
-      : pooled_(pooled),
-        mse_(mse),
-        pixels_(pixels),
-        arguments_{maps_of(a), maps_of(b), a.const_data_ptr<T>(), b.const_data_ptr<T>(),
-                   1,          0,          nullptr,               nullptr,
-                   A(1)} {}
+      : arguments_{maps_of(a), maps_of(b), a.const_data_ptr<T>(), b.const_data_ptr<T>()},
+        scale_(scale),
+        pooled_(pooled),
+        mse_(mse) {}
 
   void run() {
     constexpr int kSize = kVectorBytes / sizeof(T);
-    const auto& [maps_a, maps_b, a, b, splits, split_pixels, sums, errors, scale] = arguments_;
-    const bool vectors = vectors_fit<kSize>(maps_a, a) && vectors_fit<kSize>(maps_b, b);
-    if (maps_a.channels_last() && maps_b.channels_last()) {
-      vectors ? pixels<kSize>() : pixels<1>();
+    const Maps &a = arguments_.maps_a, &b = arguments_.maps_b;
+    const bool vectors = a.channels_last() == b.channels_last() &&
+                         vectors_fit<kSize>(a, arguments_.a) && vectors_fit<kSize>(b, arguments_.b);
+    if (a.channels_last() && b.channels_last()) {
+      vectors ? run_pixels<kSize>() : run_pixels<1>();
     } else {
-      vectors && !maps_a.channels_last() && !maps_b.channels_last() ? planes<kSize>() : planes<1>();
+      vectors ? run_planes<kSize>() : run_planes<1>();
     }
   }
 
  private:
   template <int kSize>
-  void pixels() {
+  void run_pixels() {
     const Maps& maps = arguments_.maps_a;
     const int64_t tiles = maps.images * divide_up(maps.channels, kWarp * kSize);
-    split(splits_of(maps, tiles * kThreads), 1);
-    launch(checked_blocks(tiles * arguments_.splits), pool_pixels<kSize, T>);
+    split(tiles * kThreads, 1);
+    launch(tiles * arguments_.splits, pool_pixels<kSize, T>);
   }
 
   template <int kSize>
-  void planes() {
+  void run_planes() {
     const Maps& maps = arguments_.maps_a;
     const int64_t latents = maps.images * maps.channels;
     with_group(std::min(maps.pixels(), kMostPixels) / kSize, [&](auto group) {
       constexpr int kGroup = decltype(group)::value;
-      split(splits_of(maps, latents * kGroup), kSize);
-      const int64_t blocks = divide_up(latents * arguments_.splits, kThreads / kGroup);
-      launch(checked_blocks(blocks), pool_planes<kSize, kGroup, T>);
+      split(latents * kGroup, kSize);
+      launch(divide_up(latents * arguments_.splits, kThreads / kGroup),
+             pool_planes<kSize, kGroup, T>);
     });
   }
 
-  // Splits are of a multiple of `unit` pixels.
-  void split(int64_t splits, int64_t unit) {
+  // As many splits, of a multiple of `unit` pixels, as keep a GPU busy and sums short.
+  void split(int64_t threads, int64_t unit) {
     const int64_t pixels = arguments_.maps_a.pixels();
-    arguments_.split_pixels = divide_up(divide_up(pixels, splits), unit) * unit;
+    const int64_t wanted =
+        std::max(divide_up(pixels, kMostPixels),
+                 std::min(divide_up(kWantedThreads, threads), divide_up(pixels, kFewestPixels)));
+    arguments_.split_pixels = divide_up(divide_up(pixels, wanted), unit) * unit;
     arguments_.splits = divide_up(pixels, arguments_.split_pixels);
   }
 
-  void launch(unsigned blocks, void (*kernel)(Arguments<T>)) {
+  void launch(int64_t blocks, void (*kernel)(Arguments<T>)) {
+    TORCH_CHECK_VALUE(blocks <= INT32_MAX, "features_a: too many for one launch");
     const auto stream = c10::cuda::getCurrentCUDAStream();
-    const Maps& maps = arguments_.maps_a;
+    const int64_t images = arguments_.maps_a.images, channels = arguments_.maps_a.channels;
     const int64_t splits = arguments_.splits;
-    if (splits == 1) {
+    if (splits > 1) {
+      const at::Tensor sums = at::empty({2 * images, splits, 1, channels}, pooled_.options());
+      arguments_.sums = sums.mutable_data_ptr<A>();
+      kernel<<<blocks, kThreads, 0, stream>>>(arguments_);
+      C10_CUDA_KERNEL_LAUNCH_CHECK();
+      const at::Tensor maps = sums.permute({0, 3, 1, 2});
+      const at::Tensor a = maps.narrow(0, 0, images), b = maps.narrow(0, images, images);
+      Pool<A>(a, b, scale_, pooled_, mse_).run();
+    } else {
       const at::Tensor errors = at::empty({blocks}, pooled_.options());
       arguments_.sums = pooled_.mutable_data_ptr<A>();
       arguments_.errors = errors.mutable_data_ptr<A>();
-      arguments_.scale = A(1) / pixels_;
+      arguments_.scale = scale_;
       kernel<<<blocks, kThreads, 0, stream>>>(arguments_);
       C10_CUDA_KERNEL_LAUNCH_CHECK();
-      mean_of_errors<<<1, kThreads, 0, stream>>>(arguments_.errors, static_cast<int64_t>(blocks),
-                                                 maps.images * maps.channels,
+      mean_of_errors<<<1, kThreads, 0, stream>>>(arguments_.errors, blocks, images * channels,
                                                  mse_.mutable_data_ptr<A>());
       C10_CUDA_KERNEL_LAUNCH_CHECK();
-      return;
     }
-    const at::Tensor sums =
-        at::empty({2 * maps.images, splits, 1, maps.channels}, pooled_.options());
-    arguments_.sums = sums.mutable_data_ptr<A>();
-    kernel<<<blocks, kThreads, 0, stream>>>(arguments_);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-    const at::Tensor as_maps = sums.permute({0, 3, 1, 2});
-    Pool<A>(as_maps.narrow(0, 0, maps.images), as_maps.narrow(0, maps.images, maps.images), pixels_,
-            pooled_, mse_)
-        .run();
   }
 
-  const at::Tensor pooled_, mse_;
-  const int64_t pixels_;
   Arguments<T> arguments_;
+  const double scale_;
+  const at::Tensor pooled_, mse_;
 };
 
 void run(const Call& call) {
   const c10::cuda::CUDAGuard guard(call.a.device());
   with_dtype(call, [&](auto type) {
-    const int64_t pixels = call.a.size(2) * call.a.size(3);
-    Pool<decltype(type)>(call.a, call.b, pixels, call.pooled, call.mse).run();
+    const double scale = 1.0 / (call.a.size(2) * call.a.size(3));
+    Pool<decltype(type)>(call.a, call.b, scale, call.pooled, call.mse).run();
   });
 }
 
