@@ -38,12 +38,12 @@ METHODS = {
 # Recipes by preset and kind of images. "paper" is the usual one of CIFAR, and torchvision's of
 # ImageNet: the paper states none. crop_shift: of rows with one crop an image and of rows with two.
 PRESETS: dict[tuple[str, Images], dict[str, Any]] = {
-    # Few images gone through often, as a long recipe goes through many: 80 times in two minutes.
+    # Few images gone through often, as a long recipe goes through many: 160 times in two minutes.
     ("quick", "small"): {
         "stem": "grid",
         "width": 16,
         "epochs": 8,
-        "train_images": 2000,
+        "train_images": 1000,
         "test_images": 2000,
         "epoch_images": 20000,
         "batch_size": 64,
