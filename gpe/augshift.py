@@ -108,7 +108,7 @@ def fused_augshift_loss(
 def _variance(latents: Tensor) -> Tensor:
     """Over the latents of all crops, as a mean over channels; never 0."""
     wide = latents.to(torch.promote_types(latents.dtype, torch.float32))
-    return wide.var(0, correction=0).mean() + 1e-12
+    return wide.var(0, correction=0).mean() + torch.finfo(wide.dtype).eps ** 2
 
 
 def _check(logits: Tensor, target: Tensor, count: int) -> None:

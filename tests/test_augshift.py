@@ -148,6 +148,45 @@ def test_loss_is_float32_whatever_the_features_are(dtype, target, device):
     assert features.grad.isfinite().all()
 
 
+def test_a_relative_loss_is_that_of_latents_of_unit_variance(device):
+    """Smaller latents do not make it smaller; the MSE that comes back is the plain one."""
+    features = sample(device)
+    with torch.no_grad():
+        features -= features.mean((0, 2, 3), keepdim=True)
+
+    def distance(scale):
+        result = fused_augshift_loss(
+            scale * features, None, linear(device), INDICES.to(device), weight=3.0, relative=True
+        )
+        cross_entropies = result.cross_entropy_a + result.cross_entropy_b
+        return (result.loss - cross_entropies) / 3.0, result.mse
+
+    z = features.mean((2, 3))
+    expected = equation_1(features, linear(device), INDICES.to(device), weight=0.0)[-1]
+    found, mse = distance(1.0)
+    assert_close(found, expected / z.pow(2).mean())
+    assert_close(mse, expected)
+    assert_close(distance(0.01)[0], found, dtype=torch.float32)
+
+
+def test_the_gradient_of_a_relative_loss():
+    head = linear()
+
+    def loss(features):
+        return fused_augshift_loss(features, None, head, INDICES, weight=3.0, relative=True).loss
+
+    assert torch.autograd.gradcheck(loss, (sample(),))
+
+
+def test_a_relative_loss_where_all_latents_are_one():
+    """No variance, and no difference: nothing, not NaN."""
+    features = torch.ones(2 * COUNT, CHANNELS, 3, 4, dtype=torch.float64, requires_grad=True)
+    result = fused_augshift_loss(features, None, linear(), INDICES, relative=True)
+    result.loss.backward()
+    assert result.loss == result.cross_entropy_a + result.cross_entropy_b
+    assert features.grad.isfinite().all()
+
+
 # Heads
 
 
