@@ -68,11 +68,14 @@ def main() -> int:
 def steps(runs: str, out: Path) -> list[Step]:
     location = "-m gpe.cli location --network gapnet,permutenet --grid 3 --data digits"
     location += " --preset quick --device cuda --json --out"
+    augshift = "-m gpe.cli augshift --method baseline,augshift --data digits --epochs 3"
+    augshift += " --preset fast --device cuda --json --out"
     build = ["setup.py", "build_ext", "--inplace"]
     bench = ["-m", "benches", "--device", "cuda", "--save", str(out)]
     return [
         Step("build", 240, build, r"gpe: .*", variables={"GPE_CUDA": "1"}),
         Step("location", 60, [*location.split(), runs], r"epoch (\d+)/\1 .*?test [\d.]+ %"),
+        Step("augshift", 90, [*augshift.split(), runs], r"epoch (\d+)/\1 .*?test [\d.]+ %"),
         Step("tests", 300, ["-m", "pytest", "-q"]),
         Step("bench", 120, bench, r"\d+ races.*"),
         Step("memcheck", 120, OPS, r"ERROR SUMMARY.*", "memcheck", UNCACHED),

@@ -27,11 +27,16 @@ inline void expect_device(const char* name, const at::Tensor& tensor, const at::
                     other.device(), ", got one on ", tensor.device());
 }
 
-inline void expect_vector(const char* name, const at::Tensor& tensor, at::ScalarType dtype,
-                          int64_t length, const at::Tensor& other) {
-  expect_shape(name, tensor, {length});
+inline void expect_tensor(const char* name, const at::Tensor& tensor, at::ScalarType dtype,
+                          at::IntArrayRef shape, const at::Tensor& other) {
+  expect_shape(name, tensor, shape);
   expect_dtype(name, tensor, dtype);
   expect_device(name, tensor, other);
+}
+
+inline void expect_vector(const char* name, const at::Tensor& tensor, at::ScalarType dtype,
+                          int64_t length, const at::Tensor& other) {
+  expect_tensor(name, tensor, dtype, {length}, other);
 }
 
 inline void expect_positive(const char* name, int64_t value) {

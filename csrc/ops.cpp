@@ -5,6 +5,11 @@
 #include <string>
 
 TORCH_LIBRARY(gpe, library) {
+  library.def("gap_mse(Tensor features_a, Tensor? features_b) -> (Tensor pooled, Tensor mse)");
+  library.def(
+      "dual_crop(Tensor images, Tensor offsets, Tensor flips, int[2] size, int[2] padding,"
+      " str padding_mode, Tensor scale, Tensor shift, ScalarType dtype, bool channels_last)"
+      " -> Tensor");
   library.def(
       "place_on_grid(Tensor images, Tensor locations, int grid_size, Tensor scale, Tensor shift,"
       " ScalarType dtype, bool channels_last) -> Tensor");

@@ -7,12 +7,12 @@
 #include <ATen/ops/empty.h>
 
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "checks.h"
 #include "host_device.h"
+#include "images.h"
 
 namespace gpe::place_on_grid {
 
@@ -46,23 +46,6 @@ struct Canvas {
     return {top, top + cell_height, left, left + cell_width};
   }
 };
-
-// Where the pixels of one plane lie among the images, which may be strided in any way.
-struct Strides {
-  int64_t image, channel, row, column;
-};
-
-// Type of the arithmetic, of scale and of shift.
-template <typename In, typename Out>
-using Accumulate =
-    std::conditional_t<std::is_same_v<In, double> || std::is_same_v<Out, double>, double, float>;
-
-// One pixel: uint8 is scaled to [0, 1] and normalised in one step. The build turns the contraction
-// into a fused multiply-add off, so that every device rounds alike.
-template <typename Out, typename In>
-GPE_HOST_DEVICE Out normalise(In pixel, Accumulate<In, Out> scale, Accumulate<In, Out> shift) {
-  return static_cast<Out>(static_cast<Accumulate<In, Out>>(pixel) * scale + shift);
-}
 
 // A call whose arguments were checked. All but the images and the canvas are contiguous.
 struct Call {
@@ -109,7 +92,7 @@ inline Call checked(const at::Tensor& out, const at::Tensor& placed, const at::T
           scale.contiguous(),
           shift.contiguous(),
           canvas_of(out, images, grid_size),
-          {images.stride(0), images.stride(1), images.stride(2), images.stride(3)}};
+          Strides::of(images)};
 }
 
 // The operators of torch.ops.gpe, for the kernel of a device.

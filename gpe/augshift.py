@@ -30,6 +30,7 @@ def fused_augshift_loss(
     *,
     weight: float = 1.0,
     label_smoothing: float = 0.0,
+    relative: bool = False,
 ) -> AugShiftLoss:
     """``ℓ1 + ℓ2 + λ·MSE``: both crops name the class, and pool to the same latents.
 
@@ -50,6 +51,10 @@ def fused_augshift_loss(
         target: of the images, int64 ``[N]``, or probabilities, floating ``[N,K]``.
         weight: λ, at least 0.
         label_smoothing: of both cross entropies, in [0, 1].
+        relative: divide the MSE of the loss by the variance of the latents over the batch, as a
+            mean over C. Then λ means the same whatever their scale, and nothing is gained by
+            making all latents smaller, which is the cheapest way to a small MSE. Not in the
+            paper.
 
     Returns:
         :class:`AugShiftLoss`; the logits of both crops, for a tally of hits, among them.
@@ -92,8 +97,15 @@ def fused_augshift_loss(
         F.cross_entropy(logits, target, label_smoothing=label_smoothing)
         for logits in (logits_a, logits_b)
     ]
-    loss = sum(cross_entropies) + weight * mse  # Equation 1
+    distance = mse / (_variance(z_a, z_b) + 1e-12) if relative else mse
+    loss = sum(cross_entropies) + weight * distance  # Equation 1
     return AugShiftLoss(loss, logits_a, logits_b, *cross_entropies, mse)
+
+
+def _variance(z_a: Tensor, z_b: Tensor) -> Tensor:
+    """Over the latents of both crops, as a mean over channels."""
+    dtype = torch.promote_types(z_a.dtype, torch.float32)
+    return torch.cat([z_a, z_b]).to(dtype).var(0, correction=0).mean()
 
 
 def _check_classes(target: Tensor, logits: Tensor) -> None:

@@ -35,11 +35,14 @@ class Record:
     Attributes:
         experiment: the command that made it, ``"location"``.
         config: every option of the run, by name.
-        epochs: one dict of metrics an epoch; accuracies in percent.
+        epochs: one dict of metrics an epoch; accuracies in percent. None where nothing was
+            trained.
         result: ``{"last": {...}, "best": {...}}``, the metrics of the last epoch and of
-            the epoch with the best test accuracy (the paper's protocol).
+            the epoch with the best test accuracy (Table 1's protocol), and what else the
+            experiment measured: ``"consistency"``, a row for each largest shift.
         chance: accuracy of guessing, in percent.
-        paper: ``{"source", "value", "protocol"}``, or None where the paper has no number.
+        paper: ``{"source", "value", "protocol"}``, an accuracy, and for Table 2
+            ``"consistency"`` by shift; None where the paper has no number.
         run: seconds, images per second, hardware, versions, commit, time of finishing.
     """
 

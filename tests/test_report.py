@@ -1,19 +1,16 @@
 """The report says what the records hold, on one page that needs nothing else."""
 
-import base64
-import io
 import itertools
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gpe.errors import InputError
-from gpe.records import ARRAYS, Record, find, save_arrays
+from gpe.records import ARRAYS, Record, save_arrays
 from gpe.report import write_report
+from tests.reporting import Page, pixels, report
 
 
 def location_run(directory, *, best=90.0, last=80.0, paper=None, grid=3, task="location", **config):
@@ -59,48 +56,6 @@ def location_run(directory, *, best=90.0, last=80.0, paper=None, grid=3, task="l
     }
     save_arrays(directory, arrays)
     return arrays
-
-
-def report(directory):
-    page = directory / "report.html"
-    write_report(find([directory]), page)
-    return page.read_text(encoding="utf-8")
-
-
-class Page(HTMLParser):
-    """Text of every table as rows of cells, text by tag, and all (tag, attributes)."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.tags, self.texts, self._open = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self._open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_endtag(self, tag):
-        while self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        self.texts.append((self._open[-1] if self._open else "", data))
-        if "td" in self._open or "th" in self._open:
-            self.tables[-1][-1][-1] = " ".join(f"{self.tables[-1][-1][-1]} {data}".split())
-
-    def count(self, tag, **wanted):
-        wanted = {name.rstrip("_"): value for name, value in wanted.items()}
-        return sum(kind == tag and wanted.items() <= has.items() for kind, has in self.tags)
-
-    def row(self, label):
-        """The cells behind the row of Table 1 that begins with ``label``."""
-        return next(row[1:] for row in self.tables[0] if row[0].startswith(label))
 
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):
@@ -289,10 +244,10 @@ def test_unknown_experiments_are_listed(tmp_path):
     location_run(tmp_path / "a")
     for weight in (0.5, 1.0):
         Record(
-            experiment="augshift",
+            experiment="detection",
             config={"weight": weight, "data": "cifar10"},
             epochs=[],
-            result={"best": {"consistency": 90 + weight}},
+            result={"best": {"miss_rate": 90 + weight}, "classes": ["person"]},
             chance=0.0,
             paper=None,
             run={"seconds": 12.0},
@@ -300,7 +255,7 @@ def test_unknown_experiments_are_listed(tmp_path):
     page = Page(report(tmp_path))
     assert page.row("GAPNet") == ["90.0 last 80.0"]
     assert page.tables[-1] == [
-        ["run", "weight", "best consistency", "seconds"],
+        ["run", "weight", "best miss rate", "seconds"],
         ["shift-0.5", "0.5", "90.5", "12"],
         ["shift-1.0", "1", "91", "12"],
     ]
@@ -345,8 +300,3 @@ def test_bad_arguments_are_refused(tmp_path):
 def test_the_same_records_give_the_same_page(tmp_path):
     location_run(tmp_path)
     assert report(tmp_path) == report(tmp_path)
-
-
-def pixels(source):
-    data = base64.b64decode(source.removeprefix("data:image/png;base64,"))
-    return np.array(Image.open(io.BytesIO(data)))

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gpe.records import Record
 from gpe.report.terminal import print_findings, print_table
+from tests.reporting import augshift_run, consistency_run
 
 
 def location_run(directory, *, best, last=10.0, paper=None, grid=3, task="location", **config):
@@ -140,3 +141,71 @@ def test_findings_are_sentences_about_the_best_epochs(tmp_path):
     assert sentences[0].endswith("GAPNet names the right cell for 100.0\u00a0% of the test images.")
     assert sentences[1].endswith("does so for 54.3\u00a0%.")
     assert sentences[2] == "Guessing would do so for 11.1\u00a0%."
+
+
+def test_table_2_has_the_numbers_of_each_row_and_the_paper_s(tmp_path):
+    runs = [
+        augshift_run(tmp_path / "a", "baseline", accuracy=59, consistency=61, paper=(93.1, 90.8)),
+        *(
+            augshift_run(tmp_path / str(seed), seed=seed, accuracy=50 + seed, consistency=70 + seed)
+            for seed in range(3)
+        ),
+    ]
+    text = printed(print_table, runs)
+    assert text.startswith("cifar10, resnet18, quick preset\n")
+    assert rows(text) == [
+        ["Baseline", "59.0", "68.0 ± 2.0", "61.0 ± 2.0"],
+        ["crops ±4", "paper 93.1", "right 34.0", "right 30.5"],
+        ["compute ×1, 1 seed", "", "", "paper 90.8"],
+        ["AugShift", "51.0 ± 2.5", "78.0 ± 2.5", "71.0 ± 2.5"],
+        ["crops ±8, λ 1", "", "right 39.0", "right 35.5"],
+        ["compute ×1, 3 seeds", "", "", ""],
+    ]
+
+
+def test_table_2_fits_into_80_columns(tmp_path):
+    """It shows as many shifts as there is room for, 8 and 16 first, and cuts no number."""
+    shifts = (1, 2, 4, 8, 12, 16)
+    runs = [
+        augshift_run(
+            tmp_path / f"{method}{seed}", method, seed=seed, shifts=shifts, paper=(93.1, 90.8)
+        )
+        for method in ("baseline", "wide-crops", "augshift", "blurpool", "blurpool-augshift")
+        for seed in (0, 1)
+    ]
+    narrow, wide = (printed(print_table, runs, width) for width in (80, 200))
+    assert "…" not in narrow + wide
+    heading = next(line for line in narrow.splitlines() if line.startswith("┃"))
+    assert re.findall(r"Cons\.\d+", heading) == ["Cons.1", "Cons.8", "Cons.16"]
+    assert all(f"Cons.{shift} " in wide for shift in shifts)
+
+
+def test_validation_runs_are_named_so_and_a_sweep_is_a_table_of_crops_by_weight(tmp_path):
+    runs = [
+        augshift_run(
+            tmp_path / str(weight),
+            "augshift" if weight else "wide-crops",
+            weight=weight,
+            consistency=70 + weight,
+            split="validation",
+        )
+        for weight in (0.0, 1.0, 10.0)
+    ]
+    text = printed(print_table, runs)
+    assert "cifar10, resnet18, quick preset, validation images" in text
+    assert rows(text) == [["Two crops ±8", "70.0  58.0", "71.0  58.0", "80.0  58.0"]]
+    assert "crops ±8, λ 10 has the highest Cons.8, 80.0" in printed(print_findings, runs)
+
+
+def test_experiments_are_printed_one_after_the_other(tmp_path):
+    runs = [
+        location_run(tmp_path / "a", best=98.76),
+        augshift_run(tmp_path / "b"),
+        consistency_run(tmp_path / "c", model="[red]mine[/x]"),
+    ]
+    text = printed(print_table, runs)
+    assert [line for line in ("98.8", "75.0 ± 2.0", "90.0 ± 2.0") if line not in text] == []
+    assert "[red]mine[/x]" in text
+    assert "photos, protocol crop" in text
+    found = printed(print_findings, runs, width=200)
+    assert "GAPNet names" in found and "AugShift: the same" in found and "[red]mine" in found

@@ -5,17 +5,10 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "rows.h"
+
 namespace gpe::place_on_grid {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kRowsPerBlock = 32;
-constexpr int kVectorBytes = 16;
-
-template <typename T, int kSize>
-struct alignas(sizeof(T) * kSize) Vector {
-  T values[kSize];
-};
 
 template <typename In, typename Out>
 struct Arguments {
@@ -33,8 +26,8 @@ __device__ inline Region checked_cell(const Canvas& canvas, int64_t location) {
   return canvas.cell(location);
 }
 
-// Writes a region of one plane: the patch where it lies inside, zero elsewhere. threadIdx.x runs
-// along the row, threadIdx.y over rows; a vector lies in one cell, never across an edge.
+// Writes a region of one plane: the patch where it lies inside, zero elsewhere. A vector
+// lies in one cell, never across an edge.
 template <int kSize, typename In, typename Out>
 __device__ void write(const Arguments<In, Out>& arguments, int64_t plane,
                       const Region& region, const Region& patch) {
@@ -94,34 +87,24 @@ __global__ void __launch_bounds__(kThreads)
   write<kSize>(arguments, plane, patch, patch);
 }
 
-// Threads along a row: enough for its vectors, at most a warp.
-int threads_per_row(int64_t vectors) {
-  int threads = 1;
-  while (threads < 32 && threads < vectors) threads *= 2;
-  return threads;
-}
-
 template <int kSize, typename In, typename Out>
 void launch(const Arguments<In, Out>& arguments, int64_t planes) {
   const Canvas& canvas = arguments.canvas;
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  const auto threads = [](int64_t row) {
-    const int x = threads_per_row(row / kSize);
-    return dim3(x, kThreads / x);
-  };
   if (arguments.placed) {
-    move_patch<kSize><<<planes, threads(canvas.cell_width), 0, stream>>>(arguments);
+    const dim3 threads = threads_for_row(canvas.cell_width / kSize);
+    move_patch<kSize><<<planes, threads, 0, stream>>>(arguments);
   } else {
-    const dim3 blocks(planes, (canvas.height() + kRowsPerBlock - 1) / kRowsPerBlock);
-    write_canvas<kSize><<<blocks, threads(canvas.width()), 0, stream>>>(arguments);
+    const dim3 blocks = blocks_for_planes(planes, canvas.height());
+    const dim3 threads = threads_for_row(canvas.width() / kSize);
+    write_canvas<kSize><<<blocks, threads, 0, stream>>>(arguments);
   }
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 void run(const Call& call) {
   const Canvas& canvas = call.canvas;
-  TORCH_CHECK_VALUE(call.planes() <= INT32_MAX && canvas.width() <= INT32_MAX &&
-                        canvas.height() <= 65535 * kRowsPerBlock,
+  TORCH_CHECK_VALUE(fit_one_launch(call.planes(), canvas.height(), canvas.width()),
                     "images: too many, or too large a grid, for one launch");
   const c10::cuda::CUDAGuard guard(call.images.device());
   with_dtypes(call, [&](auto in, auto out) {
@@ -137,8 +120,7 @@ void run(const Call& call) {
         call.scale.const_data_ptr<Accumulate<In, Out>>(),
         call.shift.const_data_ptr<Accumulate<In, Out>>()};
     constexpr int kVector = kVectorBytes / sizeof(Out);
-    const bool aligned = reinterpret_cast<uintptr_t>(arguments.out) % kVectorBytes == 0;
-    if (aligned && canvas.cell_width % kVector == 0) {
+    if (aligned(arguments.out) && canvas.cell_width % kVector == 0) {
       launch<kVector>(arguments, call.planes());
     } else {
       launch<1>(arguments, call.planes());

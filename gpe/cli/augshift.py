@@ -35,6 +35,14 @@ def command(
     weight: Annotated[
         str | None, preset_option("λ of the loss; several values make a sweep.")
     ] = None,
+    relative: Annotated[
+        bool | None,
+        option(
+            "The loss relative to the latents' variance; --no-relative: the paper's.",
+            show_default="relative",
+            rich_help_panel="Hyperparameters",
+        ),
+    ] = None,
     crop_shift: Annotated[
         str | None, preset_option("Pixels that a training crop is off centre; several: a sweep.")
     ] = None,
@@ -105,6 +113,7 @@ def command(
         "stem": stem,
         "split": split,
         "equal_compute": equal_compute,
+        "relative": relative,
         "width": width,
         "epochs": epochs,
         "train_images": train_images,

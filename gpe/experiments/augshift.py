@@ -194,6 +194,7 @@ class AugShiftTrial:
                 target,
                 weight=config.weight,
                 label_smoothing=config.label_smoothing,
+                relative=config.relative,
             )
         return result.loss / 2, torch.cat([result.logits_a, result.logits_b])
 

@@ -114,8 +114,14 @@ def score(
         "mean": opened.mean,
         "std": opened.std,
     }
-    rows = consistency_rows(
-        logits, images, shifts=config.shifts, passes=config.passes, labelled=labelled, **options
+    # Two views of an image that does not move say how accurate the network is as it stands.
+    unmoved, *rows = consistency_rows(
+        logits,
+        images,
+        shifts=(0, *config.shifts),
+        passes=config.passes,
+        labelled=labelled,
+        **options,
     )
     arrays = probabilities_under_shifts(logits, images, **options)
     save_arrays(directory, arrays)
@@ -123,7 +129,11 @@ def score(
         experiment="consistency",
         config=json.loads(json.dumps(asdict(config))) | {"network": opened.name},
         epochs=[],
-        result={"consistency": rows, "classes": list(images.classes) if labelled else []},
+        result={
+            "consistency": rows,
+            "accuracy": unmoved["accuracy"],
+            "classes": list(images.classes) if labelled else [],
+        },
         chance=100 / opened.classes,
         paper=None,
         run={

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError
-from gpe.ops import reference
+from gpe.ops import backend, reference
 from gpe.ops.normalisation import output_dtype, scale_and_shift
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -72,13 +72,14 @@ def dual_crop(
     dtype = output_dtype(images, dtype)
     scale, shift = scale_and_shift(images, mean, std, dtype)
     channels_last = memory_format == torch.channels_last
-    return reference.dual_crop(
+    crop = backend.implementation("dual_crop", images.device.type)
+    return crop(
         images, offsets, flips, size, padding, padding_mode, scale, shift, dtype, channels_last
     )
 
 
 def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(pair) != 2 or not all(isinstance(side, int) and side >= least for side in pair):
         raise InputError(
             f"{name}: expected an integer of at least {least}, or two of them, got {value!r}"
@@ -141,3 +142,16 @@ def _check(
         raise InputError(
             f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
         )
+
+
+def _fake(images, offsets, flips, size, padding, padding_mode, scale, shift, dtype, channels_last):
+    return reference.empty_crops(images, offsets, size, dtype, channels_last)
+
+
+def register(library: str) -> None:
+    """Adds shapes to the kernel of ``torch.ops.<library>``."""
+    torch.library.register_fake(f"{library}::dual_crop", _fake)
+
+
+if backend.extension().ready:
+    register("gpe")

@@ -9,11 +9,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.errors import InputError
 from gpe.records import atomic
-from gpe.report import location
+from gpe.report import augshift, consistency, location
 from gpe.report.runs import Run, runs_table
 
 # What a known experiment shows of its runs, as the context of "<experiment>.html".
-SECTIONS = {"location": location.section}
+SECTIONS = {
+    "location": location.section,
+    "augshift": augshift.section,
+    "consistency": consistency.section,
+}
 
 
 def write_report(directories: Sequence[Path], path: Path) -> None:
@@ -49,7 +53,9 @@ def write_report(directories: Sequence[Path], path: Path) -> None:
             "section": SECTIONS[name](runs) if name in SECTIONS else None,
             "runs": runs_table(runs),
         }
-        for name, runs in sorted(by_experiment.items(), key=lambda item: item[0] not in SECTIONS)
+        for name, runs in sorted(
+            by_experiment.items(), key=lambda item: [*SECTIONS, item[0]].index(item[0])
+        )
     ]
     with atomic(path) as temporary:
         temporary.write_text(_render(experiments, len(directories)), encoding="utf-8")

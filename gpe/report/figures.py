@@ -15,16 +15,20 @@ from PIL import Image
 
 # matplotlib knows no CSS variables: it draws in these colours, which are then replaced, so
 # that the figure follows the page from light to dark.
-_THEME = {
-    "#000001": "var(--ink)",
-    "#000002": "var(--muted)",
-    "#000003": "var(--hairline)",
-    "#000004": "var(--paper)",
-    "#000005": "var(--gapnet)",
-    "#000006": "var(--permutenet)",
-    "#000007": "var(--fixed)",
+_DRAWN = {
+    name: f"#{number:06d}"
+    for number, name in enumerate(
+        (
+            *("ink", "muted", "hairline", "paper"),
+            *("gapnet", "permutenet", "fixed"),
+            *("baseline", "wide-crops", "augshift", "blurpool", "blurpool-augshift"),
+        ),
+        1,
+    )
 }
-_INK, _MUTED, _HAIRLINE, _PAPER = list(_THEME)[:4]
+_INK, _MUTED, _HAIRLINE, _PAPER = list(_DRAWN.values())[:4]
+# Of lines that share a colour, as in SVG: the first is solid.
+DASHES = ("", "7 3", "2.5 2.5", "8 3 2 3")
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gpe",
@@ -69,14 +73,12 @@ class Line:
 
 def curves(lines: Sequence[Line], *, percent: bool, chance: float | None = None) -> Markup:
     """A metric by epoch as inline SVG; ``chance`` is the level of guessing, dotted."""
-    drawn = {variable: colour for colour, variable in _THEME.items()}
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.6, 2.3), layout="constrained")
         axes = figure.add_subplot()
         for line in lines:
-            colour = drawn[f"var(--{line.colour})"]
-            dashes = (0, [float(length) for length in line.dashes.split()] or None)
-            style = {"color": colour, "linewidth": line.width, "linestyle": dashes}
+            colour = _DRAWN[line.colour]
+            style = {"color": colour, "linewidth": line.width, "linestyle": _linestyle(line.dashes)}
             axes.plot(list(line.points), list(line.points.values()), **style)
             marked = line.points[line.marked]
             axes.plot(line.marked, marked, "o", color=colour, markeredgecolor=_PAPER)
@@ -92,6 +94,46 @@ def curves(lines: Sequence[Line], *, percent: bool, chance: float | None = None)
         return _svg(figure)
 
 
+@dataclass(frozen=True)
+class ShiftLine:
+    """One row of a table in a figure of consistency against shift.
+
+    Attributes:
+        points: mean and both ends of its interval, in percent, by shift in pixels.
+        paper: the paper's values by shift.
+        colour: name of one of the page's colours.
+        dashes: as of :class:`Line`.
+    """
+
+    points: dict[int, tuple[float, float, float]]
+    paper: dict[int, float]
+    colour: str
+    dashes: str
+
+
+def by_shift(lines: Sequence[ShiftLine]) -> Markup:
+    """Consistency by shift as inline SVG: a band is an interval, a diamond the paper's value."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5.2, 3), layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            colour, shifts = _DRAWN[line.colour], list(line.points)
+            means, lows, highs = zip(*line.points.values(), strict=True)
+            axes.fill_between(shifts, lows, highs, color=colour, alpha=0.15, linewidth=0)
+            style = {"linewidth": 1.8, "linestyle": _linestyle(line.dashes)}
+            axes.plot(shifts, means, color=colour, **style)
+            axes.plot(shifts, means, "o", color=colour, markersize=4, markeredgecolor=_PAPER)
+            # Above all lines, and hollow: not measured here.
+            style = {"markerfacecolor": _PAPER, "markeredgewidth": 1.6, "zorder": 3}
+            axes.plot(list(line.paper), list(line.paper.values()), "D", color=colour, **style)
+        axes.set_xticks(sorted({shift for line in lines for shift in line.points}))
+        axes.set_xlabel("shifted by up to so many pixels")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.yaxis.set_major_formatter("{x:g} %")
+        axes.margins(x=0.03)
+        return _svg(figure)
+
+
 def png(pixels: np.ndarray) -> str:
     """``pixels`` uint8 ``[H,W,3]`` or ``[H,W,4]`` as a ``data:`` address, at most 320 a side."""
     image = Image.fromarray(pixels)
@@ -99,6 +141,10 @@ def png(pixels: np.ndarray) -> str:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _linestyle(dashes: str) -> tuple[int, list[float] | None]:
+    return 0, [float(length) for length in dashes.split()] or None
 
 
 def _svg(figure: Figure) -> Markup:
@@ -114,6 +160,6 @@ def _svg(figure: Figure) -> Markup:
     svg = svg[svg.index("<svg") :]
     # Names of groups repeat from figure to figure, and nothing refers to them.
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    for colour, variable in _THEME.items():
-        svg = svg.replace(colour, variable)
+    for name, colour in _DRAWN.items():
+        svg = svg.replace(colour, f"var(--{name})")
     return Markup(svg)

@@ -7,11 +7,14 @@ from typing import Any
 from markupsafe import Markup
 
 from gpe.report.figures import Line, curves
+from gpe.report.grouping import recipe
 from gpe.report.location_pictures import answers
 from gpe.report.location_trials import NETWORKS, TASKS, Trial, by, read
 from gpe.report.runs import Run
+from gpe.report.words import listing
 
 _DASHES = {"zeros": "", "reflect": "7 3", "replicate": "2.5 2.5", "circular": "8 3 2 3"}
+_RECIPE = ("width", "epochs", "train_images", "test_images", "batch_size", "learning_rate")
 _SUBJECTS = {
     "gapnet": "GAPNet",
     "permutenet": "PermuteNet, which shuffles its channels before it decides,",
@@ -31,7 +34,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any]:
             {
                 "data": data,
                 "preset": preset,
-                "recipe": _recipe(members),
+                "recipe": recipe(members, _RECIPE),
                 "findings": findings(members),
                 "table": table(members),
                 "pictures": answers(members),
@@ -46,18 +49,6 @@ def section(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _recipe(trials: Sequence[Trial]) -> str:
-    """The options that matter most, where a preset may have been overridden."""
-
-    def values(option: str) -> str:
-        chosen = [trial.config[option] for trial in trials]
-        return " or ".join(sorted({"all" if value is None else str(value) for value in chosen}))
-
-    options = ("width", "epochs", "train_images", "test_images", "batch_size", "learning_rate")
-    known = [option for option in options if all(option in trial.config for trial in trials)]
-    return ", ".join(f"{option.replace('_', ' ')} {values(option)}" for option in known)
-
-
 def findings(trials: Sequence[Trial]) -> dict[str, list[str]]:
     """Plain sentences by task, about the first padding and variant of each alone."""
     by_task = {}
@@ -65,7 +56,7 @@ def findings(trials: Sequence[Trial]) -> dict[str, list[str]]:
         choices = by(members, "padding", "variant")
         (padding, variant), chosen = next(iter(choices.items()))
         grids = [grid for (grid,) in by(chosen, "grid")]
-        where = f"On {_listing([f'{grid}×{grid}' for grid in grids])} grids"
+        where = f"On {listing([f'{grid}×{grid}' for grid in grids])} grids"
         if len(choices) > 1:
             where += f" with padding {padding}" + (f" and {variant}" if variant else "")
         right = f"names the right {'cell' if task == 'location' else 'object'} for"
@@ -90,12 +81,7 @@ def _mean(trials: Sequence[Trial], grid: int) -> float | None:
 
 def _percents(shares: Sequence[float | None]) -> str:
     texts = ["-" if share is None else f"{share:.1f}" for share in shares]
-    return _listing(texts if len(set(texts)) > 1 else texts[:1]) + "\u00a0%"
-
-
-def _listing(items: Sequence[str]) -> str:
-    *init, last = items
-    return f"{', '.join(init)} and {last}" if init else last
+    return listing(texts if len(set(texts)) > 1 else texts[:1]) + "\u00a0%"
 
 
 def table(trials: Sequence[Trial]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Location records as the report reads them: checked once, grouped in the paper's order."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpe.errors import InputError
 from gpe.records import RECORD
+from gpe.report.grouping import grouped, with_variants
 from gpe.report.runs import Run
 
 TASKS = {"location": "Location: where is it?", "object": "Object: what is it?"}
@@ -56,21 +56,13 @@ def read(runs: Sequence[Run]) -> list[Trial]:
     # A run and a copy of it are one measurement, not two seeds.
     trials = list({str(run.record.config): _read(run) for run in runs}.values())
     tables = by(trials, "preset", "data").values()
-    return [trial for table in tables for trial in _with_variants(table)]
+    cell = "task", "grid", "padding", "network"
+    return [trial for table in tables for trial in with_variants(table, by(table, *cell).values())]
 
 
 def by(trials: Iterable[Trial], *attributes: str) -> dict[tuple, list[Trial]]:
     """Trials by their values of ``attributes``, in the order of the paper's table."""
-    groups = defaultdict(list)
-    for trial in trials:
-        groups[tuple(getattr(trial, attribute) for attribute in attributes)].append(trial)
-    return dict(sorted(groups.items(), key=lambda group: [_rank(value) for value in group[0]]))
-
-
-def _rank(value: str | int) -> tuple:
-    if isinstance(value, int):
-        return (value,)
-    return (_ORDER.index(value) if value in _ORDER else len(_ORDER), value)
+    return grouped(trials, attributes, _ORDER)
 
 
 def _read(run: Run) -> Trial:
@@ -99,18 +91,3 @@ def _read(run: Run) -> Trial:
         path = run.directory / RECORD
         raise InputError(f"{path} is not a location record: {error!r}") from None
     return trial
-
-
-def _with_variants(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials of one table, told apart where more than the seed differs within a cell."""
-    cells = by(trials, "task", "grid", "padding", "network").values()
-    differing = sorted(
-        option
-        for option in {option for trial in trials for option in trial.config} - {"seed"}
-        if any(len({str(trial.config.get(option)) for trial in cell}) > 1 for cell in cells)
-    )
-
-    def variant(trial: Trial) -> str:
-        return ", ".join(f"{option} {trial.config.get(option)}" for option in differing)
-
-    return [replace(trial, variant=variant(trial)) for trial in trials]

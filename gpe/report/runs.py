@@ -55,7 +55,7 @@ def _facts(record: Record) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name} {key.replace('_', ' ')}", item) for key, item in value.items())
         elif isinstance(value, dict):
             yield from value.items()
-        else:
+        elif not isinstance(value, list):  # tables have their place in the experiment's section
             yield name, value
 
 

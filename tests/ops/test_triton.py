@@ -11,14 +11,18 @@ import pytest
 COMPILE = """
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
-    from gpe.ops.triton import place_on_grid
+    from gpe.ops.triton import dual_crop, place_on_grid
 
-    constants = {name: getattr(place_on_grid, name) for name in ("ROWS", "COLUMNS")}
-    constants |= {"ROW_STEPS": 4, "COLUMN_STEPS": 2}
     pointers = {"out": "*bf16", "images": "*u8", "scale": "*fp32", "shift": "*fp32"}
-    pointers |= {"placed": "*i64", "locations": "*i64"}
-    for kernel in (place_on_grid._write_canvas, place_on_grid._move_patch):
-        kinds = dict.fromkeys(kernel.arg_names, "i32") | pointers
+    pointers |= {"placed": "*i64", "locations": "*i64", "offsets": "*i64", "flips": "*i1"}
+    for module, kernel, options in (
+        (place_on_grid, place_on_grid._write_canvas, {}),
+        (place_on_grid, place_on_grid._move_patch, {}),
+        (dual_crop, dual_crop._write_crops, {"MODE": "reflect"}),
+    ):
+        constants = {name: getattr(module, name) for name in ("ROWS", "COLUMNS")}
+        constants |= {"ROW_STEPS": 4, "COLUMN_STEPS": 2} | options
+        kinds = {name: pointers.get(name, "i32") for name in kernel.arg_names}
         kinds |= dict.fromkeys(constants, "constexpr")
         source = ASTSource(kernel, signature=kinds, constexprs=constants)
         target = GPUTarget("cuda", 90, 32)
@@ -34,4 +38,4 @@ def test_kernels_compile_for_sm_90_and_round_twice():
     done = subprocess.run(
         [sys.executable, "-c", dedent(COMPILE)], env=inherited, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["unfused", "unfused"], done.stderr
+    assert done.stdout.split() == ["unfused"] * 3, done.stderr

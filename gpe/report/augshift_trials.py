@@ -1,0 +1,151 @@
+"""AugShift records as the report reads them: checked once, grouped in the order of Table 2."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpe.errors import InputError
+from gpe.records import RECORD, Record
+from gpe.report.grouping import grouped, with_variants
+from gpe.report.runs import Run
+from gpe.report.scores import Scores, read_shifts
+
+
+class Method(NamedTuple):
+    """A row of Table 2; ``crops`` of an image go through the network together."""
+
+    label: str
+    in_a_sentence: str
+    crops: int
+    remark: str = ""
+
+
+METHODS = {
+    "baseline": Method("Baseline", "the baseline", 1),
+    "wide-crops": Method("Wide crops alone", "wide crops alone", 2, "control, not in the paper"),
+    "augshift": Method("AugShift", "AugShift", 2),
+    "blurpool": Method("BlurPool", "BlurPool", 1),
+    "blurpool-augshift": Method(
+        "BlurPool + AugShift", "BlurPool + AugShift", 2, "not in the paper"
+    ),
+}
+_ORDER = ("test", "validation", "paper", "fast", "quick", *METHODS)
+ROW = ("method", "variant", "crop_shift", "weight")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One AugShift run, as it was after its last epoch.
+
+    Attributes:
+        split: ``"test"``, or ``"validation"`` where options were being chosen.
+        method: a key of ``METHODS``.
+        crop_shift: pixels that a training crop may lie off the centre.
+        weight: λ of Equation 1.
+        protocol: what comes in where a shifted image leaves: a name of ``gpe.metrics``.
+        equal_compute: whether two crops an image mean half as many images an epoch.
+        accuracy: by epoch, in percent.
+        loss: by epoch.
+        chance: accuracy of guessing, in percent.
+        variant: how it differs, but for the seed and the above, from others of its method.
+    """
+
+    directory: Path
+    config: dict[str, Any]
+    data: str
+    network: str
+    preset: str
+    split: str
+    method: str
+    crop_shift: int
+    weight: float
+    equal_compute: bool
+    seed: int
+    image_size: int
+    protocol: str
+    accuracy: dict[int, float]
+    loss: dict[int, float]
+    last: int
+    scores: Scores
+    classes: list[str]
+    chance: float
+    variant: str = ""
+
+    @property
+    def setting(self) -> str:
+        """What may be chosen for it: the crops, and λ where an image has two."""
+        weight = f", λ {self.weight:g}" if method_of(self).crops == 2 else ""
+        return f"crops ±{self.crop_shift}{weight}"
+
+
+def method_of(trial: Trial) -> Method:
+    """Also of one that the report has not heard of."""
+    name = trial.method
+    return METHODS.get(name, Method(name, name, crops=2 if trial.weight > 0 else 1))
+
+
+def colour_of(trial: Trial) -> str:
+    """Name of the page's colour for its method."""
+    return trial.method if trial.method in METHODS else "ink"
+
+
+def tables(runs: Sequence[Run]) -> list[list[Trial]]:
+    """The trials in ``runs``, by data, network, preset and split.
+
+    Raises:
+        InputError: a record lacks what an AugShift record has.
+    """
+    # A run and a copy of it are one measurement, not two seeds.
+    trials = list({str(run.record.config): _read(run) for run in runs}.values())
+    shown = "crop_shift", "weight"
+    return [
+        with_variants(table, by(table, "method").values(), shown)
+        for table in by(trials, "preset", "data", "network", "split").values()
+    ]
+
+
+def by(trials: Iterable[Trial], *attributes: str) -> dict[tuple, list[Trial]]:
+    """Trials by their values of ``attributes``, in the order of the paper's table."""
+    return grouped(trials, attributes, _ORDER)
+
+
+def _read(run: Run) -> Trial:
+    record, config = run.record, run.record.config
+    try:
+        split = str(config["split"])
+        accuracy = {epoch["epoch"]: float(epoch["test_accuracy"]) for epoch in record.epochs}
+        last = record.result["last"]["epoch"]
+        return Trial(
+            directory=run.directory,
+            config=config,
+            data=str(config["data"]),
+            network=str(config["network"]),
+            preset=str(config["preset"]),
+            split=split,
+            method=str(config["method"]),
+            crop_shift=int(config["crop_shift"]),
+            weight=float(config["weight"]),
+            equal_compute=bool(config["equal_compute"]),
+            seed=int(config["seed"]),
+            image_size=int(config["image_size"]),
+            protocol=str(config["protocol"]),
+            accuracy=accuracy,
+            loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
+            last=last,
+            scores=_scores(record, accuracy[last], split),
+            classes=[str(name) for name in record.result["classes"]],
+            chance=float(record.chance),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        path = run.directory / RECORD
+        raise InputError(f"{path} is not an augshift record: {error!r}") from None
+
+
+def _scores(record: Record, top1: float, split: str) -> Scores:
+    measured = read_shifts(record)
+    if record.paper is None or split != "test":  # the paper tells of test images alone
+        return Scores(top1, measured)
+    consistency = dict(record.paper["consistency"])
+    paper = {int(shift): float(value) for shift, value in consistency.items()}
+    return Scores(top1, measured, float(record.paper["value"]), paper)

@@ -1,0 +1,55 @@
+"""Trials in groups, in the order of the paper, and what tells apart those of one group."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+
+def grouped(trials: Iterable[Any], attributes: Sequence[str], order: Sequence[str]) -> dict:
+    """Trials by their values of ``attributes``; texts in ``order`` first, then the others."""
+    groups = defaultdict(list)
+    for trial in trials:
+        groups[tuple(getattr(trial, attribute) for attribute in attributes)].append(trial)
+
+    def rank(value: str | float) -> tuple:
+        if not isinstance(value, str):
+            return (value,)
+        return (order.index(value) if value in order else len(order), value)
+
+    return dict(sorted(groups.items(), key=lambda group: [rank(value) for value in group[0]]))
+
+
+def with_variants(
+    trials: Sequence[Any], cells: Iterable[Sequence[Any]], shown: Sequence[str] = ()
+) -> list[Any]:
+    """The trials of one table, told apart where more than the seed differs within a cell.
+
+    Args:
+        trials: dataclasses with ``config`` and ``variant``.
+        cells: the same trials in groups.
+        shown: options that the table shows anyhow.
+    """
+    cells = list(cells)
+    options = {option for trial in trials for option in trial.config}
+    differing = sorted(
+        option
+        for option in options - {"seed", *shown}
+        if any(len({str(trial.config.get(option)) for trial in cell}) > 1 for cell in cells)
+    )
+
+    def variant(trial: Any) -> str:
+        return ", ".join(f"{option} {trial.config.get(option)}" for option in differing)
+
+    return [replace(trial, variant=variant(trial)) for trial in trials]
+
+
+def recipe(trials: Sequence[Any], options: Sequence[str]) -> str:
+    """Those of ``options`` that all trials have, where a preset may have been overridden."""
+
+    def values(option: str) -> str:
+        chosen = [trial.config[option] for trial in trials]
+        return " or ".join(sorted({"all" if value is None else str(value) for value in chosen}))
+
+    known = [option for option in options if all(option in trial.config for trial in trials)]
+    return ", ".join(f"{option.replace('_', ' ')} {values(option)}" for option in known)

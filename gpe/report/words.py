@@ -1,0 +1,40 @@
+"""Numbers and lists in sentences."""
+
+from collections.abc import Sequence
+
+from gpe.report.scores import Estimate
+
+
+def listing(items: Sequence[str]) -> str:
+    """``"a, b and c"``."""
+    *init, last = items
+    return f"{', '.join(init)} and {last}" if init else last
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def percent(value: float) -> str:
+    return f"{value:.1f}\u00a0%"
+
+
+def random_shifts(shift: int) -> str:
+    return f"two random shifts of up to {shift} pixels"
+
+
+def compared(difference: Estimate, seeds: int) -> str:
+    """A difference in points as what can be said of it: more, less, or not told apart."""
+    mean, low, high = difference
+    points = f"{abs(mean):.1f} points {'more' if mean > 0 else 'less'}"
+    if low is None:
+        return f"{points}, from one seed each"
+    if low <= 0 <= high:
+        interval = f"95\u00a0% interval {_signed(low)} to {_signed(high)}"
+        return f"{seeds} seeds cannot tell them apart ({_signed(mean)} points, {interval})"
+    near, far = sorted((abs(low), abs(high)))
+    return f"{points} (95\u00a0% interval {near:.1f} to {far:.1f}, {seeds} seeds)"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
