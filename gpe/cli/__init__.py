@@ -59,7 +59,7 @@ def main() -> None:
     except OSError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the same command goes on (gpe location: with --resume)", 130)
+        _fail("interrupted; the same command goes on (with --resume, where it has one)", 130)
 
 
 def _fail(message: str, code: int) -> None:

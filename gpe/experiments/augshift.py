@@ -126,7 +126,12 @@ class AugShiftTrial:
                 generator=draws,
                 **self._view_options(self.train_set),
             )
-            loss, logits = self._step(crops.flatten(0, 1), batch.labels)
+            try:
+                loss, logits = self._step(crops.flatten(0, 1), batch.labels)
+            except InputError as error:  # NaN, which the loss sees at once on the CPU
+                raise InputError(
+                    f"learning_rate: the features became nan in epoch {epoch}; try a smaller one"
+                ) from error
             tally.add(logits, batch.labels.repeat(self.crops))
             self.optimizer.zero_grad()
             loss.backward()
@@ -236,9 +241,10 @@ def load_trained(directory: Path) -> OpenedModel:
         model = build(config, len(images["classes"]))
         model.load_state_dict(state["trial"]["model"])
     except Exception as error:  # torch.load raises almost anything on a file not its own
+        reason = str(error).partition("\n")[0]
         raise InputError(
             f"model: expected {path} to be a checkpoint of gpe augshift, "
-            f"got {type(error).__name__}: {str(error).splitlines()[0]:.100}"
+            f"got {type(error).__name__}: {reason:.100}"
         ) from None
     return OpenedModel(
         name=directory.name,

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from gpe.data.sources import Split
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.runs import directory_name, expect_device, expect_seed
+from gpe.experiments.under_shifts import expect_shifts
 from gpe.metrics.views import ShiftProtocol
 from gpe.models.resnet import Stem
 
@@ -233,6 +234,9 @@ class AugShiftConfig:
         expect_one_of("images", images, get_args(Images))
         if (preset, images) not in PRESETS:
             raise InputError(f"preset: {preset} has no recipe for {images} images")
+        for name in ("resize_size", "reading"):
+            if images == "small" and name in options:
+                raise InputError(f"{name}: expected none for small images, got {options[name]}")
         values = _COMMON | _IMAGES[images] | PRESETS[preset, images] | options
         crops, loss, _ = METHODS[method]
         if isinstance(values["crop_shift"], dict):
@@ -263,37 +267,26 @@ class AugShiftConfig:
             raise InputError(f"label_smoothing: expected 0 to 1, got {self.label_smoothing}")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: expected above 0, got {self.learning_rate}")
-        if not self.shifts or min(self.shifts) < 1:
-            raise InputError(f"shifts: expected pixels of at least 1, got {self.shifts}")
-        if self.reading not in ((None,) if self.resize_size is None else get_args(Reading)):
-            raise InputError(f"reading: expected {' or '.join(get_args(Reading))} for large images")
+        if self.resize_size is not None:
+            expect_one_of("reading", self.reading, get_args(Reading))
         self._expect_room()
         expect_seed(self.seed)
         expect_device(self.device)
 
     def _expect_room(self) -> None:
-        smallest = {"cifar": 8, "grid": 16, "imagenet": 32}[self.stem]
+        # One pixel less, and the feature map is one place: no batch norm of a batch of one crop.
+        smallest = {"cifar": 9, "grid": 17, "imagenet": 33}[self.stem]
         if self.image_size < smallest:
             raise InputError(
                 f"image_size: expected at least {smallest} with stem {self.stem}, "
                 f"got {self.image_size}"
             )
-        if (self.resize_size or self.image_size) < self.image_size:
-            raise InputError(
-                f"resize_size: expected at least image_size, {self.image_size}, "
-                f"got {self.resize_size}"
-            )
-        largest = {
-            "crop": ((self.resize_size or self.image_size) - self.image_size) // 2,
-            "reflect": self.image_size - 1,
-            "circular": self.image_size,
-            "zeros": max(self.shifts),
-        }[self.protocol]
-        if max(self.shifts) > largest:
-            raise InputError(
-                f"shifts: expected at most {largest} pixels with protocol {self.protocol}, "
-                f"got {max(self.shifts)}"
-            )
+        expect_shifts(
+            self.shifts,
+            self.protocol,
+            image_size=self.image_size,
+            resize_size=self.resize_size or self.image_size,
+        )
 
     @property
     def crop_padding(self) -> int:

@@ -13,8 +13,13 @@ from torch import Tensor
 from gpe.data import cifar, load, stream_test
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.augshift import load_trained
-from gpe.experiments.runs import directory_name, expect_device
-from gpe.experiments.under_shifts import Images, consistency_rows, probabilities_under_shifts
+from gpe.experiments.runs import directory_name, expect_device, prepare
+from gpe.experiments.under_shifts import (
+    Images,
+    consistency_rows,
+    expect_shifts,
+    probabilities_under_shifts,
+)
 from gpe.metrics.views import ShiftProtocol
 from gpe.models.pretrained import OpenedModel, open_model
 from gpe.records import Record, environment, save_arrays
@@ -57,8 +62,6 @@ class ConsistencyConfig:
         for name in ("passes", "batch_size", "images", "image_size", "resize_size"):
             if getattr(self, name) is not None:
                 expect_at_least_one(name, getattr(self, name))
-        if not self.shifts or min(self.shifts) < 1:
-            raise InputError(f"shifts: expected pixels of at least 1, got {self.shifts}")
         if self.weights is not None and Path(self.model).is_dir():
             raise InputError(f"weights: expected none with a directory, got {self.weights}")
         expect_device(self.device)
@@ -81,12 +84,19 @@ def score(
     """Scores a network and leaves a record in ``out/<config.name>``, which is returned.
 
     Raises:
-        InputError: a network, weights or images that cannot be had, or a shift that the
-            protocol has no pixels for.
+        InputError: a network, weights or images that cannot be had, a shift that the protocol
+            has no pixels for, or a directory that cannot be made.
     """
     start = perf_counter()
     opened = _open(config)
+    expect_shifts(
+        config.shifts,
+        config.protocol,
+        image_size=opened.input_size,
+        resize_size=opened.resize_size,
+    )
     images = _images(config, opened, root=root, download=download, workers=workers)
+    directory = prepare(out / config.name)
     labelled = len(images.classes) == opened.classes
     device = torch.device(config.device)
     model = opened.model.to(device)
@@ -114,7 +124,6 @@ def score(
         **options,
     )
     arrays = probabilities_under_shifts(logits, images, **options)
-    directory = out / config.name
     save_arrays(directory, arrays)
     Record(
         experiment="consistency",

@@ -50,7 +50,7 @@ def run_all(
             progress.skip(directory.name, "finished before; --force runs it again")
             continue
         trial = make_trial(config)
-        _prepare(directory)
+        prepare(directory)
         fit(
             trial,
             directory,
@@ -91,8 +91,12 @@ def expect_seed(seed: int) -> None:
         raise InputError(f"seed: expected 0 to 2**63 - 1, got {seed}")
 
 
-def _prepare(directory: Path) -> None:
-    """Makes the directory of a run, or one that was run before as if it had not been."""
+def prepare(directory: Path) -> Path:
+    """Makes the directory of a run, or one that was run before as if it had not been.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,3 +105,4 @@ def _prepare(directory: Path) -> None:
     if (directory / RECORD).exists():
         (directory / CHECKPOINT).unlink(missing_ok=True)
         (directory / RECORD).unlink()
+    return directory

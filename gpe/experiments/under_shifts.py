@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpe.data import ImageSet, StreamedSet
+from gpe.errors import InputError
 from gpe.metrics import ShiftConsistency
 from gpe.ops.dual_crop import dual_crop
 
@@ -60,6 +61,33 @@ def consistency_rows(
         }
         for shift, result in zip(shifts, results, strict=True)
     ]
+
+
+def expect_shifts(
+    shifts: Sequence[int], protocol: str, *, image_size: int, resize_size: int
+) -> None:
+    """Raise an InputError unless a protocol has pixels for all of ``shifts``.
+
+    Args:
+        shifts, protocol: as for :func:`consistency_rows`.
+        image_size: of what the network sees, the centre of an image of ``resize_size``.
+    """
+    if resize_size < image_size:
+        raise InputError(
+            f"resize_size: expected at least image_size, {image_size}, got {resize_size}"
+        )
+    if not shifts or min(shifts) < 1:
+        raise InputError(f"shifts: expected pixels of at least 1, got {shifts}")
+    reach = {
+        "crop": (resize_size - image_size) // 2,
+        "reflect": image_size - 1,
+        "circular": image_size,
+    }
+    largest = reach.get(protocol, max(shifts))
+    if max(shifts) > largest:
+        raise InputError(
+            f"shifts: expected at most {largest} pixels with protocol {protocol}, got {max(shifts)}"
+        )
 
 
 @torch.no_grad()

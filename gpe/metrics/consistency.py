@@ -306,7 +306,8 @@ def _wilson(share: float, n: float) -> tuple[float, float]:
     centre = share + z**2 / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
-    return max(0.0, low), min(1.0, high)
+    # A share of 0 or 1 is a bound itself, which rounding may leave out.
+    return max(0.0, min(low, share)), min(1.0, max(high, share))
 
 
 def _check(images: Tensor, target: Tensor | None, indices: Tensor | None) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from gpe.data import load
+from gpe.data import folder, load
 from gpe.data.folder import decode
 from gpe.errors import InputError
 
@@ -56,6 +56,18 @@ class TestLayouts:
         write_tree(tmp_path)
         first, again, other = (load(tmp_path, seed=seed)[1].images for seed in (0, 0, 1))
         assert torch.equal(first, again) and not torch.equal(first, other)
+
+    def test_images_to_score_on_are_the_test_part_or_all_of_one_tree(self, tmp_path):
+        """As load's test images, where there are two parts."""
+        for name, count in (("train", 3), ("val", 2)):
+            write_tree(tmp_path / name, count=count)
+        test = folder.test_files(tmp_path)
+        assert {Path(file).parts[-3] for file in test.paths} == {"val"}
+        assert test.labels.tolist() == [0, 0, 1, 1] and test.classes == ("cat", "dog")
+        assert len(folder.test_files(tmp_path / "train").paths) == 6
+        with pytest.raises(InputError, match=r"expected train/CLASS/IMAGE .* got test"):
+            write_tree(tmp_path / "other" / "test")
+            folder.test_files(tmp_path / "other")
 
     def test_class_may_be_called_train(self, tmp_path):
         write_tree(tmp_path, classes=("bus", "train"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gpe.data import load, stream
+from gpe.data import load, stream, stream_test
 from gpe.errors import InputError
 
 
@@ -208,3 +208,46 @@ class TestStream:
         expected = "data: there is no cifar10; expected imagenet or a folder of images"
         with pytest.raises(InputError, match=expected):
             stream("cifar10")
+
+
+class TestStreamTest:
+    SIDES = {"side": 16, "resize_side": 20, "workers": 0}  # noqa: RUF012
+
+    def test_images_to_score_on_are_those_of_a_test(self, imagenet):
+        """The same files, labels, classes and pixels, of ImageNet as of a folder."""
+        for source in ("imagenet", imagenet):
+            options = {"train_side": 16, "test_side": 16, "test_resize_side": 20, "workers": 0}
+            _, expected = stream(source, root=imagenet, **options)
+            images = stream_test(source, root=imagenet, **self.SIDES)
+            assert images.files == expected.files and images.classes == expected.classes
+            assert torch.equal(images.labels, expected.labels)
+            (batch,), (other,) = (s.batches(torch.arange(6), 6) for s in (images, expected))
+            assert torch.equal(batch.images, other.images) and batch.images.shape[2:] == (16, 16)
+
+    def test_all_images_of_one_tree_are_taken(self, imagenet):
+        images = stream_test(imagenet / "train", **self.SIDES)
+        assert len(images) == 15 and images.classes == tuple(CLASSES)
+        assert images.labels.bincount().tolist() == [5, 5, 5]
+
+    def test_fewer_are_the_same_ones_every_time(self, imagenet):
+        first, again = (stream_test(imagenet, images=3, **self.SIDES) for _ in range(2))
+        assert len(first) == 3 and first.files == again.files
+        assert len(stream_test(imagenet, images=100, **self.SIDES)) == 6
+
+    def test_training_images_are_not_read(self, imagenet):
+        for file in (imagenet / "train").rglob("*.JPEG"):
+            file.write_bytes(b"no image")
+        images = stream_test("imagenet", root=imagenet, **self.SIDES)
+        assert len(list(images.batches(torch.arange(6), 3))) == 2
+
+    @pytest.mark.parametrize(
+        ("source", "options", "message"),
+        [
+            ("cifar10", {}, "data: there is no cifar10; expected imagenet or a folder of images"),
+            ("imagenet", {"root": Path("absent")}, "data: no imagenet in absent: meta.bin, train"),
+            ("absent", {"images": 0}, "images: expected at least 1, got 0"),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, source, options, message):
+        with pytest.raises(InputError, match=message):
+            stream_test(source, **options)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -20,50 +21,84 @@ from gpe.records import ARRAYS, RECORD, load_arrays
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
-COMMAND = [
-    *("location", "--network", "permutenet,gapnet", "--grid", "2", "--image-size", "10"),
+TINY = [
     *("--width", "4", "--schedule", "one-cycle", "--epochs", str(EPOCHS), "--batch-size", "16"),
     *("--train-images", "60", "--test-images", "40", "--test-batch-size", "16"),
-    *("--device", "cpu"),  # on a GPU cuDNN may add up in any order
+    *("--image-size", "10", "--device", "cpu"),  # on a GPU cuDNN may add up in any order
 ]
 
-# Runs the command line, but stops for good at a moment of one network's training.
+
+class Case(NamedTuple):
+    """A command that runs two configurations, and how it is killed.
+
+    Each kill: during which of the two, at which moment, how, and what the next process says of
+    the epoch it goes on from.
+    """
+
+    words: list[str]
+    option: str  # that tells the two apart
+    trial: str
+    kills: list[tuple[str, str, signal.Signals, int | None]]
+
+
+CASES = {
+    "location": Case(
+        ["location", "--network", "permutenet,gapnet", "--grid", "2"],
+        "network",
+        "gpe.experiments.location.LocationTrial",
+        [
+            ("permutenet", "epoch 1", signal.SIGKILL, None),
+            ("permutenet", "epoch 3", signal.SIGKILL, 2),
+            ("gapnet", "epoch 3", signal.SIGINT, 2),
+            ("gapnet", "checkpoint 4", signal.SIGKILL, 3),
+        ],
+    ),
+    "augshift": Case(
+        ["augshift", "--method", "blurpool,augshift", "--stem", "cifar", "--shifts", "1,2"],
+        "method",
+        "gpe.experiments.augshift.AugShiftTrial",
+        [
+            ("blurpool", "epoch 3", signal.SIGKILL, 2),
+            ("augshift", "epoch 2", signal.SIGINT, 1),
+            ("augshift", "measure", signal.SIGKILL, EPOCHS),
+        ],
+    ),
+}
+
+# Runs the command line, but stops for good at a moment of one configuration's training.
 STOP_AT = dedent("""
     import sys, time
+    from pkgutil import resolve_name
     import torch
     from gpe import cli
-    from gpe.experiments.location import LocationTrial
 
-    network, moment = sys.argv.pop(1), sys.argv.pop(1)
+    Trial, option, value, moment = resolve_name(sys.argv.pop(1)), *(sys.argv.pop(1) for _ in "123")
 
     def stop():
         print("stopped", flush=True)
         time.sleep(600)
 
-    def train_epoch(self, epoch, real=LocationTrial.train_epoch):
+    def train_epoch(self, epoch, real=Trial.train_epoch):
         for step, tally in enumerate(real(self, epoch)):
-            if (self.config.network, moment, step) == (network, f"epoch {epoch}", 2):
+            if (getattr(self.config, option), moment, step) == (value, f"epoch {epoch}", 2):
                 stop()
             yield tally
+
+    def measure(self, real=Trial.measure):
+        if (getattr(self.config, option), moment) == (value, "measure"):
+            stop()
+        return real(self)
 
     def save(state, path, real=torch.save):
         real(state, path)
         epoch = len(state["history"]["epochs"])
-        if (state["config"]["network"], moment) == (network, f"checkpoint {epoch}"):
+        if (state["config"][option], moment) == (value, f"checkpoint {epoch}"):
             path.write_bytes(path.read_bytes()[:1000])
             stop()
 
-    LocationTrial.train_epoch, torch.save = train_epoch, save
+    Trial.train_epoch, Trial.measure, torch.save = train_epoch, measure, save
     cli.main()
 """)
-
-# Where each process is killed, how, and what the next one says of the epoch it goes on from.
-KILLS = [
-    ("permutenet", "epoch 1", signal.SIGKILL, None),
-    ("permutenet", "epoch 3", signal.SIGKILL, 2),
-    ("gapnet", "epoch 3", signal.SIGINT, 2),
-    ("gapnet", "checkpoint 4", signal.SIGKILL, 3),
-]
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +107,28 @@ def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
 @pytest.fixture(scope="module")
-def whole(environment, tmp_path_factory):
+def whole(case, environment, tmp_path_factory):
     """The directory of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole")
-    gpe(environment, out)
+    gpe(case, environment, out)
     return out
 
 
 @pytest.fixture(scope="module")
-def parts(environment, tmp_path_factory):
-    """The directory of a run killed at all of ``KILLS``, and what each of its processes said."""
+def parts(case, environment, tmp_path_factory):
+    """The directory of a run killed at all of its kills, and what each of its processes said."""
     out = tmp_path_factory.mktemp("parts")
     said = []
-    for network, moment, how, _ in KILLS:
-        command = [sys.executable, "-c", STOP_AT, network, moment, *COMMAND]
+    for value, moment, how, _ in case.kills:
+        command = [sys.executable, "-c", STOP_AT, case.trial, case.option, value, moment]
         process = subprocess.Popen(
-            [*command, "--resume", "--out", str(out)],
+            [*command, *case.words, *TINY, "--resume", "--out", str(out)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -99,30 +139,34 @@ def parts(environment, tmp_path_factory):
         _, errors = process.communicate(timeout=60)
         assert stopped == "stopped\n", errors
         said.append((process.returncode, errors))
-    last = gpe(environment, out, "--resume")
+    last = gpe(case, environment, out, "--resume")
     return out, [*said, (last.returncode, last.stderr)]
 
 
-def gpe(environment, out, *options):
-    command = [sys.executable, "-m", "gpe.cli", *COMMAND, "--out", str(out), *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+def gpe(case, environment, out, *options):
+    command = [sys.executable, "-m", "gpe.cli", *case.words, *TINY, "--json", "--out", str(out)]
+    return subprocess.run(
+        [*command, *options], env=environment, capture_output=True, text=True, check=True
+    )
 
 
-def test_each_process_goes_on_from_the_last_epoch_that_was_whole(parts):
+def test_each_process_goes_on_from_the_last_epoch_that_was_whole(case, parts):
     """At most one epoch is lost, whatever the moment; a finished network is left alone."""
     _, said = parts
-    for (network, moment, _, done), (_, errors) in zip(KILLS, said[1:], strict=True):
+    first, *_, second = (value for value, *_ in case.kills)
+    for (value, moment, _, done), (_, errors) in zip(case.kills, said[1:], strict=True):
         going_on = [line for line in errors.splitlines() if "going on" in line]
         if done is None:
             assert going_on == []
             assert f"  epoch 1/{EPOCHS}" in errors
         else:
-            assert len(going_on) == 1, (network, moment, errors)
-            assert f"location-{network}-" in going_on[0]
+            assert len(going_on) == 1, (value, moment, errors)
+            assert f"{value}-" in going_on[0]
             assert going_on[0].endswith(f"going on after epoch {done}")
             assert f"  epoch {done}/{EPOCHS}" not in after(errors, going_on[0])
-    for _, errors in said[3:]:
-        assert "[1/2] location-permutenet-" in errors and "finished before" in errors
+        if value == second:
+            (finished,) = [line for line in errors.splitlines() if "finished before" in line]
+            assert "[1/2]" in finished and f"{first}-" in finished
 
 
 def after(text, line):
@@ -130,9 +174,9 @@ def after(text, line):
     return text.split(line)[1].split("[2/2]")[0]
 
 
-def test_an_interrupt_says_how_to_go_on_in_one_line(parts):
+def test_an_interrupt_says_how_to_go_on_in_one_line(case, parts):
     _, said = parts
-    for (_, _, how, _), (code, errors) in zip(KILLS, said, strict=False):
+    for (_, _, how, _), (code, errors) in zip(case.kills, said, strict=False):
         if how == signal.SIGKILL:
             assert code == -signal.SIGKILL
         else:
@@ -142,19 +186,20 @@ def test_an_interrupt_says_how_to_go_on_in_one_line(parts):
             assert errors.count("gpe:") == 1 and "Traceback" not in errors
 
 
-@pytest.mark.parametrize("network", ["permutenet", "gapnet"])
-def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(network, whole, parts):
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(case, whole, parts):
     """Weights, optimizer, schedule, permutations to come, pictures, and the record."""
-    ours, theirs = (
-        next(out.glob(f"location-{network}-2x2-*"))
-        for out in (parts[0], whole)  # of one name: that of the configuration
-    )
-    assert ours.name == theirs.name
+    names = sorted(run.name for run in whole.iterdir())  # those of the configurations
+    assert names == sorted(run.name for run in parts[0].iterdir())
+    assert len(names) == 2
+    for name in names:
+        assert_same_run(parts[0] / name, whole / name)
 
+
+def assert_same_run(ours, theirs):
     mine, other = (torch.load(run / CHECKPOINT, weights_only=True) for run in (ours, theirs))
-    assert mine["trial"].keys() == {"model", "optimizer", "scheduler"}
+    assert mine["trial"].keys() >= {"model", "optimizer", "scheduler"}
     generator = mine["trial"]["model"].get("_extra_state")
-    assert (generator is not None) == (network == "permutenet")
+    assert (generator is not None) == (mine["config"]["network"] == "permutenet")
     for name in ("config", "trial"):
         assert_same(mine[name], other[name])
     assert mine["history"]["epochs"] == other["history"]["epochs"]
@@ -183,10 +228,10 @@ def assert_same(a, b):
         assert a == b
 
 
-def test_of_a_write_that_was_killed_half_a_file_lies_beside_the_whole_ones(parts):
-    """The kill during a checkpoint was one: its half is there, and nobody read it."""
-    run = next(parts[0].glob("location-gapnet-*"))
+def test_of_a_write_that_was_killed_half_a_file_lies_beside_the_whole_ones(case, parts):
+    """A kill during a checkpoint is one: its half is there, and nobody read it."""
     whole_files = {CHECKPOINT, ARRAYS, RECORD}
-    halves = [file for file in run.iterdir() if file.name not in whole_files]
-    assert [half.name.startswith(f".{CHECKPOINT}.") for half in halves] == [True]
-    assert halves[0].stat().st_size == 1000
+    halves = [file for file in parts[0].glob("*/*") if file.name not in whole_files]
+    assert len(halves) == sum(moment.startswith("checkpoint") for _, moment, *_ in case.kills)
+    for half in halves:
+        assert half.name.startswith(f".{CHECKPOINT}.") and half.stat().st_size == 1000

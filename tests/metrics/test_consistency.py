@@ -242,6 +242,13 @@ def test_passes_that_vary_less_than_chance_are_worth_their_pairs_and_no_more():
     assert interval([2] * 100, 4) == wilson(200, 400)
 
 
+def test_interval_holds_the_share_itself():
+    """Where all agree or none do, rounding must not leave it out."""
+    for count in range(1, 300):
+        assert interval([1] * count, 1)[1] == 1
+        assert interval([0] * count, 1)[0] == 0
+
+
 @pytest.mark.parametrize("passes", (1, 5))
 @pytest.mark.parametrize("spread", (0.3, 2.0, 30.0))
 def test_interval_covers_the_truth_as_often_as_it_says(passes, spread):

@@ -1,53 +1,20 @@
-"""The command line: what it runs, what it prints where, and how it refuses."""
+"""``gpe location``: what it runs, what it prints where, and how it refuses."""
 
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-import gpe
-from gpe import cli
-from gpe.experiments import location
 from gpe.experiments.training import CHECKPOINT
 from gpe.records import ARRAYS, RECORD, Record
+from tests.cli.conftest import runs
 
 TINY = [
     *("--width", "4", "--epochs", "1", "--train-images", "40", "--test-images", "40"),
     *("--grid", "2", "--image-size", "10"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def quiet_machine(monkeypatch):
-    """What ``main`` sets for its process is undone; two threads gain nothing on tiny layers."""
-    monkeypatch.setenv("GOMP_SPINCOUNT", "3000")
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
-    """A function from arguments to (exit code, stdout, stderr), run in an empty directory.
-
-    An exception that is not turned into an exit code fails the test.
-    """
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def gpe(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gpe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return gpe
 
 
 # What is run
@@ -148,45 +115,6 @@ def test_the_table_shows_what_was_measured_beside_the_paper_s(call):
     assert "digits, quick preset" in out and "in parentheses the paper's" in out
 
 
-def runs():
-    return [file.parent for file in Path("runs").rglob(RECORD)]
-
-
-def test_report_writes_one_file(call, tmp_path):
-    call("location", *TINY, "--network", "gapnet,permutenet")
-    before = set(tmp_path.rglob("*"))
-    code, out, _ = call("report", "runs", "--out", "page.html")
-    assert (code, out) == (0, "page.html: 2 runs\n")
-    assert set(tmp_path.rglob("*")) - before == {tmp_path / "here" / "page.html"}
-    assert "<html" in (tmp_path / "here" / "page.html").read_text(encoding="utf-8")
-
-
-def test_info_is_the_doctor_s_diagnosis(call):
-    assert call("info") == (0, f"{gpe.doctor()}\n", "")
-
-
-def test_demo_runs_three_networks_and_says_what_was_shown(call, tmp_path, monkeypatch):
-    """With a network so small that it shows nothing; `make demo` runs the real one."""
-    tiny = {"epochs": {"location": 1, "object": 1}, "train_images": 40, "test_images": 40}
-    quick = location.PRESETS["quick"] | tiny | {"width": 4}
-    monkeypatch.setitem(location.PRESETS, "quick", quick)
-    code, out, _ = call("demo")
-    assert code == 0
-    assert {Record.load(run).config["permutation"] for run in runs()} == {None, "random", "fixed"}
-    assert (tmp_path / "here" / "runs" / "demo" / "report.html").exists()
-    accuracy = {
-        record.config["permutation"]: record.result["best"]["test_accuracy"]
-        for record in map(Record.load, runs())
-    }
-    shown = out[out.index("What was shown") :]
-    assert f"GAPNet names the right cell for {accuracy[None]:.1f}\u00a0%" in shown
-    assert f"does so for {accuracy['random']:.1f}\u00a0%" in shown
-    assert f"does so for {accuracy['fixed']:.1f}\u00a0%" in shown
-    assert "Guessing would do so for 11.1\u00a0%" in shown
-    assert "runs/demo/report.html" in shown
-    assert call("demo")[2].count("finished before") == 3
-
-
 # What is refused
 
 
@@ -261,27 +189,3 @@ def test_a_diverging_training_is_told_to_slow_down(call):
     assert (code, out) == (2, "")
     *_, line = err.splitlines()
     assert line.startswith("gpe: learning_rate: the loss became ") and "Traceback" not in err
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        ("report absent", "runs: expected a directory, got absent"),
-        ("report .", "runs: no record.json below ."),
-        ("report", "Missing argument "),
-        ("bogus", "No such command 'bogus'."),
-    ],
-)
-def test_other_commands_refuse_alike(words, complaint, call, tmp_path):
-    code, out, err = call(*words.split())
-    assert (code, out) == (2, "")
-    assert err.startswith(f"gpe: {complaint}") and len(err.splitlines()) <= 2
-    assert list((tmp_path / "here").iterdir()) == []
-
-
-def test_without_a_command_help_is_printed_and_nothing_else(call):
-    _, out, err = call()
-    assert err == ""
-    for command in ("location", "report", "demo", "info"):
-        assert f" {command} " in out
-    assert call("location", "--help")[0] == 0
