@@ -77,7 +77,7 @@ def steps(runs: str, out: Path) -> list[Step]:
         Step("location", 60, [*location.split(), runs], r"epoch (\d+)/\1 .*?test [\d.]+ %"),
         Step("augshift", 90, [*augshift.split(), runs], r"epoch (\d+)/\1 .*?test [\d.]+ %"),
         Step("tests", 300, ["-m", "pytest", "-q"]),
-        Step("bench", 120, bench, r"\d+ races.*"),
+        Step("bench", 200, bench, r"\d+ races.*"),
         Step("memcheck", 120, OPS, r"ERROR SUMMARY.*", "memcheck", UNCACHED),
         Step("racecheck", 120, OPS, r"RACECHECK SUMMARY.*", "racecheck"),
     ]
