@@ -86,12 +86,22 @@ def test_every_option_reaches_the_run(call):
         "precision": "bf16",
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    words += ["--shifts", "1,3", "--no-flip", "--images", "small", "--out", "elsewhere"]
-    code, out, err = call("augshift", *words, "--json")
+    words += [
+        "--shifts",
+        "1,3",
+        "--no-flip",
+        "--no-relative",
+        "--images",
+        "small",
+        "--out",
+        "elsewhere",
+    ]
+    code, out, err = call("augshift", *words, "--out", "elsewhere", "--json")
     assert code == 0, err
     expected = {name.replace("-", "_"): value for name, value in options.items()}
     expected |= {"shifts": [1, 3], "flip": False, "compile": False, "equal_compute": True}
-    assert json.loads(out)["config"] == expected | {"resize_size": None, "reading": None}
+    expected |= {"relative": False, "resize_size": None, "reading": None}
+    assert json.loads(out)["config"] == expected
 
 
 @pytest.fixture

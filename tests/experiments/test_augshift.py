@@ -98,14 +98,16 @@ def seen():
 # How each row is trained
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_is_one_of_sgd_down_the_row_s_own_loss(method, seen):
+def test_a_step_is_one_of_sgd_down_the_row_s_own_loss(method, relative, seen):
     """(ℓ1 + ℓ2 + λ·MSE) / 2 of two crops, ℓ of one; λ is 0 in rows without the loss."""
     crops, loss, blur = METHODS[method]
     assert crops == (1 if method in ("baseline", "blurpool") else 2)
     assert loss == ("augshift" in method) and blur == ("blurpool" in method)
 
-    ours = trial(method, epoch_images=8, batch_size=8, label_smoothing=0.1)
+    options = {"epoch_images": 8, "batch_size": 8, "label_smoothing": 0.1}
+    ours = trial(method, relative=relative, **options)
     assert any(isinstance(module, BlurPool2d) for module in ours.model.modules()) == blur
     (group,) = ours.optimizer.param_groups
     before, rate = copy.deepcopy(ours.model).train(), group["lr"]
@@ -118,7 +120,8 @@ def test_a_step_is_one_of_sgd_down_the_row_s_own_loss(method, seen):
     expected = F.cross_entropy(before.head(latents), target, label_smoothing=0.1)
     if loss:
         assert ours.config.weight == 2
-        expected = expected + 2 * F.mse_loss(*latents.chunk(2)) / 2
+        scale = latents.var(0, correction=0).mean() if relative else 1
+        expected = expected + 2 * F.mse_loss(*latents.chunk(2)) / scale / 2
     expected.backward()
     for now, then in zip(ours.model.parameters(), before.parameters(), strict=True):
         # PyTorch's Nesterov momentum, in its first step.

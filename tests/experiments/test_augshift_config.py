@@ -71,6 +71,7 @@ def test_rows_differ_in_their_crops_and_the_weight_alone(preset, images):
         ("split", "validation"),
         ("equal_compute", False),
         ("weight", 0.5),
+        ("relative", False),
         ("crop_shift", 3),
         ("stem", "cifar"),
         ("width", 5),

@@ -63,7 +63,11 @@ def test_a_run_s_network_is_scored_as_at_the_end_of_its_training(trained, tmp_pa
     chosen = config("digits", model=str(trained), shifts=(1, 3), images=40, **OF_A_RUN)
     directory = score(chosen, tmp_path)
     ours, run = Record.load(directory), Record.load(trained)
-    assert ours.result == {name: run.result[name] for name in ("consistency", "classes")}
+    assert ours.result == {
+        "consistency": run.result["consistency"],
+        "accuracy": run.result["last"]["test_accuracy"],
+        "classes": run.result["classes"],
+    }
     arrays, of_run = load_arrays(directory), load_arrays(trained)
     assert arrays.keys() == of_run.keys()
     for name in arrays:
@@ -91,11 +95,11 @@ def test_labels_are_used_only_where_there_are_as_many_classes(trained, tmp_path,
     options = OF_A_RUN | {"model": str(trained)}
     chosen = config(image_tree, **options)
     unlabelled = Record.load(score(chosen, tmp_path / "out", workers=0)).result
-    assert unlabelled["classes"] == []
+    assert unlabelled["classes"] == [] and unlabelled["accuracy"] is None
     assert [row["accuracy"] for row in unlabelled["consistency"]] == [None, None]
     chosen = config("digits", images=20, **options)
     labelled = Record.load(score(chosen, tmp_path / "out")).result
-    assert labelled["classes"] == list("0123456789")
+    assert labelled["classes"] == list("0123456789") and 0 <= labelled["accuracy"] <= 100
     assert all(0 <= row["accuracy"] <= 100 for row in labelled["consistency"])
 
 

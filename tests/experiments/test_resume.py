@@ -54,7 +54,10 @@ CASES = {
         ],
     ),
     "augshift": Case(
-        ["augshift", "--method", "blurpool,augshift", "--stem", "cifar", "--shifts", "1,2"],
+        [
+            *("augshift", "--method", "blurpool,augshift", "--stem", "cifar"),
+            *("--epoch-images", "48", "--shifts", "1,2"),
+        ],
         "method",
         "gpe.experiments.augshift.AugShiftTrial",
         [
