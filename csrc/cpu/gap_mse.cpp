@@ -15,7 +15,7 @@ namespace {
 // Every sum has an order of its own, whatever part of the work a thread gets: blocks are added up in
 // Accumulate<T>, in lanes that fit a vector, and the sums of blocks in double.
 constexpr int64_t kLanes = 16;
-constexpr int64_t kPixels = 8;  // where channels are neighbours, the lanes: pixels at once
+constexpr int64_t kPixels = 8;    // at once, where neighbours are channels
 constexpr int64_t kAddends = 32;  // of a lane
 constexpr int64_t kBlock = kLanes * kAddends, kPixelBlock = kPixels * kAddends;
 constexpr int64_t kPairs = 1 << 17;  // of latents: fewer are not worth a second thread
