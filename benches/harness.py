@@ -68,16 +68,16 @@ def race(
     calls: int,
     bytes_moved: int,
     rounds: int = 30,
-    memory: bool = False,
+    training: bool = False,
 ) -> Race:
     """Times ``contestants`` in turn, ``rounds`` times, after three rounds to warm up.
 
     A step makes ``calls`` calls, each of which has to move ``bytes_moved``. On a GPU it is captured
-    as a CUDA graph where that is possible, so that kernels are timed and not Python. ``memory``
-    also measures what a step takes at most.
+    as a CUDA graph where that is possible, so that kernels are timed and not Python. A step of
+    ``training`` finds the memory of the step before, as in a loop, and its peak is measured too.
     """
-    _always_take_fresh_memory()
-    peaks = {n: peak_memory(step, device) for n, step in contestants.items()} if memory else {}
+    _take_memory(fresh=not training)
+    peaks = {n: peak_memory(step, device) for n, step in contestants.items()} if training else {}
     clock = _gpu_clock if device == "cuda" else _cpu_clock
     timers = {name: clock(step) for name, step in contestants.items()}
     times = {name: [] for name in contestants}
@@ -137,17 +137,18 @@ def print_race(race: Race, console: Console) -> None:
     console.print(table)
 
 
-def _always_take_fresh_memory() -> None:
-    """Large tensors come from the system and go back to it.
+def _take_memory(fresh: bool) -> None:
+    """Large tensors come from the system and go back to it, or else none ever goes back.
 
     By default the C library keeps some, and it is chance which contestant gets them and is spared
     its page faults.
     """
-    trim_threshold, mmap_threshold = -1, -3  # glibc's malloc.h
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # glibc's malloc.h
     with suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim_threshold, 2**20)
+        mallopt(trim_threshold, 2**20 if fresh else -1)
         mallopt(mmap_threshold, 2**20)
+        mallopt(mmap_max, 2**16 if fresh else 0)
 
 
 def _cpu_clock(step: Callable[[], object]) -> Callable[[], float]:

@@ -15,7 +15,7 @@ namespace {
 // Every sum has an order of its own, whatever part of the work a thread gets: blocks are added up in
 // Accumulate<T>, in lanes that fit a vector, and the sums of blocks in double.
 constexpr int64_t kLanes = 16;
-constexpr int64_t kPixels = 8;  // where channels are neighbours, the lanes: pixels at once
+constexpr int64_t kPixels = 8;    // at once, where neighbours are channels
 constexpr int64_t kAddends = 32;  // of a lane
 constexpr int64_t kBlock = kLanes * kAddends, kPixelBlock = kPixels * kAddends;
 constexpr int64_t kPairs = 1 << 17;  // of latents: fewer are not worth a second thread
@@ -92,38 +92,45 @@ GPE_MULTIVERSION void pool_planes(const T* image, const Maps& maps, int64_t coun
   }
 }
 
-// The same where channels are neighbours: side by side, some pixels at once. A block's sums are taken
-// in `means`; where there are more blocks, theirs in `sums`, memory for `count` numbers.
+// Writes the sums of `size` pixels of `count` channels, which are neighbours in memory.
+template <typename T>
+C10_ALWAYS_INLINE void sum_pixels(const T* pixels, int64_t size, int64_t stride, int64_t count,
+                                  Accumulate<T>* __restrict sums) {
+  using A = Accumulate<T>;
+  std::fill(sums, sums + count, A(0));
+  for (; size >= kPixels; size -= kPixels, pixels += kPixels * stride) {
+    for (int64_t c = 0; c < count; ++c) {
+      const T* p = pixels + c;
+      sums[c] += ((A(p[0]) + A(p[stride])) + (A(p[2 * stride]) + A(p[3 * stride]))) +
+                 ((A(p[4 * stride]) + A(p[5 * stride])) + (A(p[6 * stride]) + A(p[7 * stride])));
+    }
+  }
+  for (; size > 0; --size, pixels += stride)
+    for (int64_t c = 0; c < count; ++c) sums[c] += A(pixels[c]);
+}
+
+// The same as pool_planes where channels are neighbours: side by side, some pixels at once. `sums` is
+// memory for `count` numbers, for more than one block of pixels.
 template <typename T>
 GPE_MULTIVERSION void pool_pixels(const T* image, const Maps& maps, int64_t count,
                                   Accumulate<T>* __restrict means, double* __restrict sums) {
-  using A = Accumulate<T>;
-  const int64_t pixels = maps.pixels();
-  const double scale = 1.0 / pixels;
-  if (pixels > kPixelBlock) std::fill(sums, sums + count, 0.0);
-  for (int64_t begin = 0; begin < pixels; begin += kPixelBlock) {
-    const int64_t end = std::min(pixels, begin + kPixelBlock);
-    std::fill(means, means + count, A(0));
-    int64_t pixel = begin;
-    for (; pixel + kPixels <= end; pixel += kPixels) {
-      const T* p[kPixels];
-      for (int64_t i = 0; i < kPixels; ++i) p[i] = image + maps.pixel(pixel + i);
-      for (int64_t c = 0; c < count; ++c)
-        means[c] += ((A(p[0][c]) + A(p[1][c])) + (A(p[2][c]) + A(p[3][c]))) +
-                    ((A(p[4][c]) + A(p[5][c])) + (A(p[6][c]) + A(p[7][c])));
-    }
-    for (; pixel < end; ++pixel) {
-      const T* p = image + maps.pixel(pixel);
-      for (int64_t c = 0; c < count; ++c) means[c] += A(p[c]);
-    }
-    if (pixels > kPixelBlock)
-      for (int64_t c = 0; c < count; ++c) sums[c] += means[c];
-  }
-  if (pixels > kPixelBlock) {
-    for (int64_t c = 0; c < count; ++c) means[c] = sums[c] * scale;
-  } else {
+  const double scale = 1.0 / maps.pixels();
+  const int64_t stride = maps.pixel_stride;
+  if (maps.pixels() <= kPixelBlock && maps.runs == 1) {
+    sum_pixels(image, maps.run_length, stride, count, means);
     for (int64_t c = 0; c < count; ++c) means[c] *= scale;
+    return;
   }
+  std::fill(sums, sums + count, 0.0);
+  for (int64_t run = 0; run < maps.runs; ++run) {
+    const T* pixels = image + run * maps.run_stride;
+    for (int64_t i = 0; i < maps.run_length; i += kPixelBlock) {
+      const int64_t size = std::min(kPixelBlock, maps.run_length - i);
+      sum_pixels(pixels + i * stride, size, stride, count, means);
+      for (int64_t c = 0; c < count; ++c) sums[c] += means[c];
+    }
+  }
+  for (int64_t c = 0; c < count; ++c) means[c] = sums[c] * scale;
 }
 
 // Latents [begin, end) of an image.

@@ -26,7 +26,8 @@ def gap_mse(
 
     ``z`` is the mean over H and W, ``mse`` the mean of ``(z_a - z_b)²`` over N and C. The
     gradient of the features is one number for each image and channel, expanded over H and W
-    with stride 0: the backward pass writes nothing of the features' size.
+    with stride 0: the backward pass writes nothing of the features' size. A convolution right
+    before writes it out for itself, and on the CPU batch norm in NCHW is the slower for it.
 
     Args:
         features_a: floating ``[N,C,H,W]``, with any strides. Alone it is ``[2N,C,H,W]``: the
