@@ -55,7 +55,7 @@ def _race(device: str, dtype: torch.dtype, name: str, layout: str) -> Race:
         calls=1,
         bytes_moved=3 * maps.nbytes,  # the maps are read forward and back, their gradient written
         rounds=12,
-        memory=True,
+        training=True,
     )
 
 
