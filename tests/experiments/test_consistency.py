@@ -1,20 +1,17 @@
 """Scores of anybody's classifiers: which images, which labels, what is kept, what is refused."""
 
-import io
 import json
 
 import pytest
 import torch
-from rich.console import Console
 
 from gpe.errors import InputError
-from gpe.experiments.augshift import run
-from gpe.experiments.augshift_config import AugShiftConfig
 from gpe.experiments.consistency import ConsistencyConfig, score
-from gpe.experiments.progress import Progress
 from gpe.experiments.training import CHECKPOINT
 from gpe.models.pretrained import open_model
-from gpe.records import RECORD, Record, load_arrays
+from gpe.records import Record, load_arrays
+from tests.experiments.tiny import config as tiny_run
+from tests.experiments.tiny import outside_run, probabilities, same, train, unshifted
 
 TINY = {
     "model": "squeezenet1_1",
@@ -38,24 +35,11 @@ def config(data, **options):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The directory of a network trained on digits."""
-    chosen = AugShiftConfig.of_preset(
-        "quick",
-        "augshift",
-        **{"data": "digits", "device": "cpu", "stem": "cifar", "image_size": 12, "width": 4},
-        **{"epochs": 1, "epoch_images": 32, "test_images": 40, "test_batch_size": 8},
-        **{"shifts": (1, 3), "passes": 2},
-    )
-    console = Console(file=io.StringIO())
-    (directory,) = run([chosen], tmp_path_factory.mktemp("runs"), progress=Progress(console))
+    (directory,), _ = train(tmp_path_factory.mktemp("runs"), tiny_run(epochs=1))
     return directory
 
 
-def outside_run(directory):
-    record = json.loads((directory / RECORD).read_text())
-    return {name: value for name, value in record.items() if name != "run"}
-
-
-OF_A_RUN = {"weights": None, "image_size": None, "resize_size": None, "batch_size": 8}
+OF_A_RUN = {"weights": None, "image_size": None, "resize_size": None, "batch_size": 16}
 
 
 def test_a_run_s_network_is_scored_as_at_the_end_of_its_training(trained, tmp_path):
@@ -120,12 +104,8 @@ def test_networks_of_both_libraries_see_images_of_any_size(
         opened = open_model(model, weights="random")
     border = (side - 32) // 2
     centre = arrays["images"][:, :, border : border + 32, border : border + 32]
-    mean, std = (torch.tensor(v)[:, None, None] for v in (opened.mean, opened.std))
-    with torch.no_grad():
-        expected = opened.model((centre / 255 - mean) / std).softmax(1)
-    (middle,) = (arrays["shifts"] == 0).nonzero()
-    unshifted = arrays["probabilities"][:, middle[0]]
-    torch.testing.assert_close(unshifted, expected, rtol=1e-3, atol=1e-6)
+    expected = probabilities(opened, centre)
+    torch.testing.assert_close(unshifted(arrays), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_the_sizes_are_the_model_s_where_none_are_given(tmp_path, image_tree):
@@ -155,8 +135,7 @@ def test_the_same_score_twice_is_the_same(tmp_path, image_tree):
         directories.append(score(config(image_tree), tmp_path / name, workers=0))
         assert torch.equal(torch.random.get_rng_state(), before)
     assert outside_run(directories[0]) == outside_run(directories[1])
-    arrays = [load_arrays(directory) for directory in directories]
-    assert all(torch.equal(arrays[0][name], arrays[1][name]) for name in arrays[0])
+    assert same(*map(load_arrays, directories))
 
 
 def test_bf16_is_used_when_asked(tmp_path, image_tree):

@@ -61,8 +61,7 @@ CASES = {
         "method",
         "gpe.experiments.augshift.AugShiftTrial",
         [
-            ("blurpool", "epoch 3", signal.SIGKILL, 2),
-            ("augshift", "epoch 2", signal.SIGINT, 1),
+            ("blurpool", "epoch 3", signal.SIGINT, 2),
             ("augshift", "measure", signal.SIGKILL, EPOCHS),
         ],
     ),
