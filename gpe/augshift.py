@@ -1,5 +1,6 @@
 """The AugShift loss: two crops of an image must pool to the same vector (paper, Equation 1)."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from gpe.ops.gap_mse import gap_mse
 
 
 class AugShiftLoss(NamedTuple):
-    """What :func:`fused_augshift_loss` returns. All but the logits are scalars."""
+    """What :func:`fused_augshift_loss` returns: scalars, float32 or wider, and logits."""
 
     loss: Tensor
     logits_a: Tensor  # [N,K]
@@ -38,6 +39,9 @@ def fused_augshift_loss(
     their gradient is one number an image and channel, expanded: nothing of the features' size
     is written for the loss.
 
+    Under ``DistributedDataParallel`` call this in the forward of the wrapped module: a ``head``
+    that is called outside may have gradients that are not averaged over the processes.
+
     Args:
         features_a: of the first crops, floating ``[N,C,H,W]``; or latents ``[N,C]``, where
             the network pools by itself.
@@ -45,10 +49,10 @@ def fused_augshift_loss(
             the first crops and then the second, ``[2N,…]``. Where both went through the
             network as one batch this is the way: taking halves makes autograd put them
             together again, and so costs two copies.
-        head: from latents ``[M,C]`` to logits ``[M,K]``, a module or a function. Called once,
-            on the latents of both crops, M = 2N.
+        head: from latents ``[2N,C]`` to logits ``[2N,K]``, a module or a function. Called once,
+            on the latents of both crops.
         target: of the images, int64 ``[N]``, or probabilities, floating ``[N,K]``.
-        weight: λ, at least 0.
+        weight: λ, at least 0 and finite.
         label_smoothing: of both cross entropies, in [0, 1].
 
     Returns:
@@ -56,9 +60,13 @@ def fused_augshift_loss(
 
     Raises:
         InputError: features of different shapes, not of floating point or, where that can be
-            seen at no cost (eager, on the CPU), with NaN; a target of another shape or, on
-            the CPU, outside the classes (on a GPU that is a device-side assertion); a
-            ``weight`` below 0; a ``label_smoothing`` outside [0, 1].
+            seen at no cost (eager, on the CPU), with NaN; a ``head`` that yields something
+            else; a target of another shape, dtype or device or, eager on the CPU, outside the
+            classes (else that is an assertion of the device; no index is left out, not even
+            the -100 that torch ignores); a ``weight`` or a ``label_smoothing`` out of range.
+
+    Source:
+        Equation 1.
 
     Example:
         >>> import torch, gpe
@@ -70,45 +78,45 @@ def fused_augshift_loss(
         >>> result.logits_a.shape
         torch.Size([4, 10])
     """
-    if not weight >= 0:
-        raise InputError(f"weight: expected at least 0, got {weight}")
+    if not 0 <= weight < math.inf:
+        raise InputError(f"weight: expected a finite number of at least 0, got {weight}")
     if not 0 <= label_smoothing <= 1:
         raise InputError(f"label_smoothing: expected 0 to 1, got {label_smoothing}")
-    count = len(features_a) // (2 if features_b is None else 1)
-    if target.dim() not in (1, 2) or len(target) != count:
-        raise InputError(
-            f"target: expected [{count}] classes or [{count},K] probabilities, "
-            f"got {list(target.shape)}"
-        )
     # Latents are feature maps of one place.
     maps = [
         features[:, :, None, None] if features is not None and features.dim() == 2 else features
         for features in (features_a, features_b)
     ]
     z_a, z_b, mse = gap_mse(*maps)
-    logits_a, logits_b = head(torch.cat([z_a, z_b])).chunk(2)
-    _check_classes(target, logits_a)
-    cross_entropies = [
-        F.cross_entropy(logits, target, label_smoothing=label_smoothing)
-        for logits in (logits_a, logits_b)
-    ]
+    logits = head(torch.cat([z_a, z_b]))
+    _check(logits, target, len(z_a))
+    # By default the index -100 would count as no image; now none does.
+    options = {"label_smoothing": label_smoothing, "ignore_index": torch.iinfo(torch.int64).min}
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    cross_entropies = [F.cross_entropy(half, target, **options) for half in wide.tensor_split(2)]
     loss = sum(cross_entropies) + weight * mse  # Equation 1
-    return AugShiftLoss(loss, logits_a, logits_b, *cross_entropies, mse)
+    return AugShiftLoss(loss, *logits.tensor_split(2), *cross_entropies, mse)
 
 
-def _check_classes(target: Tensor, logits: Tensor) -> None:
-    if logits.dim() != 2:
-        raise InputError(f"head: expected logits [N,K], got {list(logits.shape)}")
+def _check(logits: Tensor, target: Tensor, count: int) -> None:
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2 * count:
+        raise InputError(f"head: expected to yield logits [{2 * count},K], got {shape}")
     classes = logits.shape[1]
-    if target.dim() == 2:
-        if target.shape[1] != classes or not target.is_floating_point():
-            raise InputError(
-                f"target: expected probabilities of {classes} classes, "
-                f"got {target.dtype} {list(target.shape)}"
-            )
-    elif target.dtype != torch.int64:
-        raise InputError(f"target: expected torch.int64, got {target.dtype}")
-    elif not (target.is_cuda or torch.compiler.is_compiling()):
+    is_index = target.dtype == torch.int64 and target.shape == (count,)
+    is_probability = target.is_floating_point() and target.shape == (count, classes)
+    if not (is_index or is_probability):
+        raise InputError(
+            f"target: expected {torch.int64} [{count}], or probabilities [{count},{classes}], "
+            f"got {target.dtype} {list(target.shape)}"
+        )
+    if target.device != logits.device:
+        raise InputError(
+            f"target: expected the device of the logits, {logits.device}, got {target.device}"
+        )
+    # A type of its own, as of a fake tensor, has no value to look at.
+    costs_nothing = type(target) is Tensor and target.device.type == "cpu"
+    if is_index and costs_nothing and not torch.compiler.is_compiling():
         outside = (target < 0) | (target >= classes)
         if outside.any():
             where = int(outside.nonzero()[0])
