@@ -1,16 +1,21 @@
 """How benches measure: contestants take turns in one run, so that noise hits all alike."""
 
 import ctypes
+import json
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
 
 OURS = "gpe"
 
@@ -24,12 +29,14 @@ class Race:
         bytes_moved: what has to be read and written at least.
         milliseconds: of each contestant, one number a round.
         bandwidth: measured, of copying on this device, in bytes a second.
+        peak_memory: that each contestant's step took at most, in bytes; empty if not measured.
     """
 
     title: str
     bytes_moved: int
     milliseconds: dict[str, list[float]]
     bandwidth: float
+    peak_memory: dict[str, int]
 
     @property
     def rounds(self) -> int:
@@ -48,6 +55,7 @@ class Race:
                 / (statistics.median(times) / 1e3)
                 / self.bandwidth,
             }
+            | ({"peak_megabytes": self.peak_memory[name] / 1e6} if self.peak_memory else {})
             for name, times in self.milliseconds.items()
         ]
 
@@ -60,13 +68,16 @@ def race(
     calls: int,
     bytes_moved: int,
     rounds: int = 30,
+    training: bool = False,
 ) -> Race:
     """Times ``contestants`` in turn, ``rounds`` times, after three rounds to warm up.
 
     A step makes ``calls`` calls, each of which has to move ``bytes_moved``. On a GPU it is captured
-    as a CUDA graph where that is possible, so that kernels are timed and not Python.
+    as a CUDA graph where that is possible, so that kernels are timed and not Python. A step of
+    ``training`` finds the memory of the step before, as in a loop, and its peak is measured too.
     """
-    _always_take_fresh_memory()
+    _take_memory(fresh=not training)
+    peaks = {n: peak_memory(step, device) for n, step in contestants.items()} if training else {}
     clock = _gpu_clock if device == "cuda" else _cpu_clock
     timers = {name: clock(step) for name, step in contestants.items()}
     times = {name: [] for name in contestants}
@@ -75,7 +86,7 @@ def race(
             milliseconds = timer() / calls
             if number >= 3:
                 times[name].append(milliseconds)
-    return Race(title, bytes_moved, times, copy_bandwidth(device))
+    return Race(title, bytes_moved, times, copy_bandwidth(device), peaks)
 
 
 @cache
@@ -88,10 +99,29 @@ def copy_bandwidth(device: str) -> float:
     return 2 * source.nbytes / (statistics.median(clock() for _ in range(20)) / 1e3)
 
 
+def peak_memory(step: Callable[[], object], device: str) -> int:
+    """Bytes of tensors that a step takes at most, beyond what there was before it."""
+    step()  # what is made once, as by a compiler, does not count
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    with NamedTemporaryFile(suffix=".json") as file:
+        profiler.export_chrome_trace(file.name)
+        events = json.loads(Path(file.name).read_text())["traceEvents"]
+    events = sorted((e for e in events if e["name"] == "[memory]"), key=lambda event: event["ts"])
+    return max(accumulate((event["args"]["Bytes"] for event in events), initial=0))
+
+
 def print_race(race: Race, console: Console) -> None:
     """Prints one table."""
     table = Table(title=race.title, title_justify="left")
     headings = ("", "ms", "quartiles", f"time / {OURS}'s", "of copy bandwidth")
+    if race.peak_memory:
+        headings += ("peak MB",)
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
     for row in race.rows():
@@ -102,21 +132,23 @@ def print_race(race: Race, console: Console) -> None:
             f"{low:.3f} to {high:.3f}",
             f"{row['times_ours']:.2f}",
             f"{row['of_copy_bandwidth']:.0%}",
+            *([f"{row['peak_megabytes']:.1f}"] if race.peak_memory else []),
         )
     console.print(table)
 
 
-def _always_take_fresh_memory() -> None:
-    """Large tensors come from the system and go back to it.
+def _take_memory(fresh: bool) -> None:
+    """Large tensors come from the system and go back to it, or else none ever goes back.
 
     By default the C library keeps some, and it is chance which contestant gets them and is spared
     its page faults.
     """
-    trim_threshold, mmap_threshold = -1, -3  # glibc's malloc.h
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # glibc's malloc.h
     with suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim_threshold, 2**20)
+        mallopt(trim_threshold, 2**20 if fresh else -1)
         mallopt(mmap_threshold, 2**20)
+        mallopt(mmap_max, 2**16 if fresh else 0)
 
 
 def _cpu_clock(step: Callable[[], object]) -> Callable[[], float]:

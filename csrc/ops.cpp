@@ -5,6 +5,7 @@
 #include <string>
 
 TORCH_LIBRARY(gpe, library) {
+  library.def("gap_mse(Tensor features_a, Tensor? features_b) -> (Tensor pooled, Tensor mse)");
   library.def(
       "place_on_grid(Tensor images, Tensor locations, int grid_size, Tensor scale, Tensor shift,"
       " ScalarType dtype, bool channels_last) -> Tensor");

@@ -35,3 +35,31 @@ def test_kernels_compile_for_sm_90_and_round_twice():
         [sys.executable, "-c", dedent(COMPILE)], env=inherited, capture_output=True, text=True
     )
     assert done.stdout.split() == ["unfused", "unfused"], done.stderr
+
+
+COMPILE_GAP_MSE = """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+    from gpe.ops.triton import gap_mse
+
+    pointers = {"a": "*bf16", "b": "*bf16", "sums": "*fp32", "errors": "*fp32", "scale": "fp32"}
+    for flat in (False, True):
+        constants = {"FLAT": flat, "CHANNELS": 64, "PIXELS": 32, "STEPS": 4}
+        kinds = dict.fromkeys(gap_mse._pool.arg_names, "i64") | pointers
+        kinds |= dict.fromkeys(constants, "constexpr")
+        source = ASTSource(gap_mse._pool, signature=kinds, constexprs=constants)
+        print("atom" in compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
+def test_gap_mse_compiles_for_sm_90_without_atomics():
+    """Atomics would add in another order on each run."""
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(COMPILE_GAP_MSE)],
+        env=inherited,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["False", "False"], done.stderr
