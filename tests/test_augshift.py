@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -251,6 +252,13 @@ def test_compiled_code_leaves_no_target_out():
     compiled = torch.compile(fused_augshift_loss, fullgraph=True, backend="aot_eager")
     with pytest.raises(IndexError, match="-100 is out of bounds"):
         compiled(sample(), None, linear(), INDICES.clone().fill_(-100))
+
+
+def test_fake_tensors():
+    with FakeTensorMode():
+        result = fused_augshift_loss(torch.rand(4, 5, 3, 3), None, nn.Linear(5, 7), torch.arange(2))
+    assert result.logits_a.shape == (2, 7)
+    assert result.loss.shape == ()
 
 
 def test_gradients_accumulate(device):
