@@ -69,11 +69,13 @@ CASES = {
 
 # Runs the command line, but stops for good at a moment of one configuration's training.
 STOP_AT = dedent("""
-    import sys, time
+    import signal, sys, time
     from pkgutil import resolve_name
     import torch
     from gpe import cli
 
+    # A shell has what it starts in the background ignore it, and that is handed on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     Trial, option, value, moment = resolve_name(sys.argv.pop(1)), *(sys.argv.pop(1) for _ in "123")
 
     def stop():
