@@ -77,7 +77,7 @@ def _shift(out: Path, **options) -> list[Path]:
 
     device = choose_device("auto")
     configs = [
-        AugShiftConfig.of_preset("quick", method, data="digits", device=device)
+        AugShiftConfig.of_preset("quick", method, data="digits", epochs=4, device=device)
         for method in ("baseline", "augshift")
     ]
     return run(configs, out, **options)
