@@ -267,6 +267,8 @@ class AugShiftConfig:
             raise InputError(f"label_smoothing: expected 0 to 1, got {self.label_smoothing}")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate: expected above 0, got {self.learning_rate}")
+        if not self.shifts or min(self.shifts) < 1:
+            raise InputError(f"shifts: expected pixels of at least 1, got {self.shifts}")
         if self.resize_size is not None:
             expect_one_of("reading", self.reading, get_args(Reading))
         self._expect_room()

@@ -62,6 +62,8 @@ class ConsistencyConfig:
         for name in ("passes", "batch_size", "images", "image_size", "resize_size"):
             if getattr(self, name) is not None:
                 expect_at_least_one(name, getattr(self, name))
+        if not self.shifts or min(self.shifts) < 1:
+            raise InputError(f"shifts: expected pixels of at least 1, got {self.shifts}")
         if self.weights is not None and Path(self.model).is_dir():
             raise InputError(f"weights: expected none with a directory, got {self.weights}")
         expect_device(self.device)

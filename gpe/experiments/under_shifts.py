@@ -76,8 +76,6 @@ def expect_shifts(
         raise InputError(
             f"resize_size: expected at least image_size, {image_size}, got {resize_size}"
         )
-    if not shifts or min(shifts) < 1:
-        raise InputError(f"shifts: expected pixels of at least 1, got {shifts}")
     reach = {
         "crop": (resize_size - image_size) // 2,
         "reflect": image_size - 1,

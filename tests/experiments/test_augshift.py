@@ -36,9 +36,9 @@ def seen():
         hook = trial.model.backbone.register_forward_pre_hook(
             lambda _, inputs: batches.append(inputs[0].detach().clone())
         )
-        *_, tally = trial.train_epoch(epoch)
+        *_, of.tally = trial.train_epoch(epoch)
         hook.remove()
-        assert tally.count == sum(map(len, batches)), "each crop is counted"
+        assert of.tally.count == sum(map(len, batches)), "each crop is counted"
         return batches
 
     return of
@@ -65,6 +65,8 @@ def test_a_step_is_one_of_sgd_down_the_row_s_own_loss(method, relative, seen):
     latents = before.forward_features(images).mean((2, 3))
     order = epoch_order(60, seed=0, epoch=1, samples=8 // crops)
     target = ours.train_set.labels[order].repeat(crops)
+    unsmoothed = F.cross_entropy(before.head(latents), target).item()
+    assert seen.tally.loss == pytest.approx(unsmoothed, rel=1e-4)
     # The mean over crops is half of Equation 1's sum.
     expected = F.cross_entropy(before.head(latents), target, label_smoothing=0.1)
     if loss:
