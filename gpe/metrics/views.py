@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError, expect_integer, expect_one_of
-from gpe.ops.dual_crop import dual_crop
+from gpe.ops.dual_crop import dual_crop, pair
 
 ShiftProtocol = Literal["crop", "zeros", "reflect", "circular"]
 
@@ -56,7 +56,7 @@ class Views:
     def _window(self, sides: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size of the views, and the borders of the unmoved one: above it, left of it."""
         if self.size is not None:
-            size = _pair(self.size)
+            size = pair("size", self.size, 1)
         elif self.protocol == "crop":
             # At least 1: where the shift leaves no view, the shift is what is wrong.
             size = tuple(max(1, side - 2 * self.max_shift) for side in sides)
@@ -110,10 +110,3 @@ def _splitmix64(state: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
-        raise InputError(f"size: expected an integer of at least 1, or two of them, got {size!r}")
-    return pair

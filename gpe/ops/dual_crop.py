@@ -67,7 +67,7 @@ def dual_crop(
         >>> crops.shape, crops.tolist()
         (torch.Size([2, 1, 1, 1, 3]), [[[[[0.0, 0.0, 1.0]]]], [[[[0.0, 2.0, 1.0]]]]])
     """
-    size, padding = _pair("size", size, 1), _pair("padding", padding, 0)
+    size, padding = pair("size", size, 1), pair("padding", padding, 0)
     _check(images, size, offsets, flips, padding, padding_mode, memory_format)
     dtype = output_dtype(images, dtype)
     scale, shift = scale_and_shift(images, mean, std, dtype)
@@ -78,13 +78,14 @@ def dual_crop(
     )
 
 
-def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
-    pair = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= least for side in pair):
+def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    """Rows and columns of ``value``, or of one number for both; an InputError below ``least``."""
+    sides = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= least for side in sides):
         raise InputError(
             f"{name}: expected an integer of at least {least}, or two of them, got {value!r}"
         )
-    return pair
+    return sides
 
 
 def _check(
