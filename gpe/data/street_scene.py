@@ -220,7 +220,7 @@ def _populate(
     owners = np.zeros(labels.shape, np.int16)  # which thing a pixel shows, from 1
     boxes = []
     for number, thing in enumerate(things, 1):
-        tall = street.height * ((0.34 if thing.label == CAR else 0.62) * thing.depth + 0.03)
+        tall = street.height * ((0.34 if thing.label == CAR else 0.8) * thing.depth + 0.03)
         wide = tall * (1.7 * (0.8 + 0.4 * random.random()) if thing.label == CAR else 0.41)
         bottom = round(street.row(thing.depth))
         box = round(thing.column - wide / 2), round(bottom - tall), max(2, round(wide)), round(tall)
@@ -247,10 +247,10 @@ def _things(random: np.random.Generator, street: _Street) -> Iterator[_Thing]:
     habits = (
         (1.8, CAR, outer_left, left, 0.15, 0.8),
         (0.6, PERSON, outer_left, left, 0.15, 0.5),
-        (1.8, PERSON, right, outer_right, 0.25, 0.85),
+        (2.0, PERSON, right, outer_right, 0.25, 0.85),
         (0.7, CAR, left, right, 0.12, 0.6),
-        (0.4, RIDER, left, (left + right) / 2, 0.25, 0.75),
-        (0.1, RIDER, (left + right) / 2, right, 0.25, 0.75),
+        (0.7, RIDER, left, (left + right) / 2, 0.25, 0.75),
+        (0.2, RIDER, (left + right) / 2, right, 0.25, 0.75),
     )
     for mean, label, start, stop, far, near in habits:
         for _ in range(random.poisson(mean)):

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.errors import InputError
 from gpe.records import atomic
-from gpe.report import augshift, consistency, location
+from gpe.report import augshift, consistency, location, segment
 from gpe.report.runs import Run, runs_table
 
 # What a known experiment shows of its runs, as the context of "<experiment>.html".
@@ -17,6 +17,7 @@ SECTIONS = {
     "location": location.section,
     "augshift": augshift.section,
     "consistency": consistency.section,
+    "segment": segment.section,
 }
 
 

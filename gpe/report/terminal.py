@@ -16,6 +16,7 @@ from gpe.report import (
     augshift_trials,
     consistency,
     location,
+    segment,
 )
 from gpe.report.location_trials import TASKS, by, read
 from gpe.report.runs import Run
@@ -103,15 +104,30 @@ def _consistency_findings(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _segment_tables(runs: Sequence[Run], console: Console) -> None:
+    for trials in segment.tables(runs):
+        for trial in trials:
+            heading = ", ".join((segment.title([trial]), trial.label, *segment.notes(trial)))
+            _print_line(heading, console)
+            console.print(_iou_table(trial))
+    _print_line("Intersection over union in percent; mIoU: its mean over the classes.", console)
+
+
+def _segment_findings(runs: Sequence[Run]) -> list[str]:
+    return [sentence for trials in segment.tables(runs) for sentence in segment.findings(trials)]
+
+
 _TABLES = {
     "location": _location_tables,
     "augshift": _augshift_tables,
     "consistency": _consistency_tables,
+    "segment": _segment_tables,
 }
 _FINDINGS = {
     "location": _location_findings,
     "augshift": _augshift_findings,
     "consistency": _consistency_findings,
+    "segment": _segment_findings,
 }
 
 
@@ -167,6 +183,22 @@ def _score_cell(cell: dict[str, Any] | None) -> str:
     if cell["paper"] is not None:
         lines.append(f"paper {cell['paper']:.1f}")
     return "\n".join(lines)
+
+
+def _iou_table(trial: segment.Trial) -> Table:
+    shown = Table()
+    shown.add_column("class")
+    for region in trial.miou:
+        shown.add_column(escape(region), justify="right", no_wrap=True)
+    means = [f"{value:.1f}" for value in trial.miou.values()]
+    if trial.paper is not None:
+        means[0] += f" ({trial.paper:.1f})"
+    shown.add_row("mIoU", *means)
+    shown.add_section()
+    for place, name in enumerate(trial.classes):
+        values = [by_class[place] for by_class in trial.iou.values()]
+        shown.add_row(escape(name), *("" if v is None else f"{v:.1f}" for v in values))
+    return shown
 
 
 def _sweep_table(content: dict[str, Any]) -> Table:
