@@ -48,9 +48,11 @@ def cityscapes(
             "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip there"
         )
     listed = datasets.Cityscapes(str(root), split=split, mode="fine", target_type="semantic")
-    images = [Path(path) for path in listed.images]
-    if not images:
+    if not listed.images:
         raise InputError(f"data: no images in the city folders of {folders[0]}")
-    samples = LabelledFiles(images, [Path(paths[0]) for paths in listed.targets], _TABLE, size)
+    # Sorted, because torchvision lists them in the file system's order.
+    pairs = sorted(zip(listed.images, (paths[0] for paths in listed.targets), strict=True))
+    images, labels = ([Path(path) for path in paths] for paths in zip(*pairs, strict=True))
+    samples = LabelledFiles(images, labels, _TABLE, size)
     ids = tuple(path.stem.removesuffix("_leftImg8bit") for path in images)
     return SegmentationSet("cityscapes", samples, ids, CLASSES, PALETTE, workers=workers)

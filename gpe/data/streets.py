@@ -48,7 +48,7 @@ def boxes(
 
     Example:
         >>> {name: len(people) for name, people in boxes("val", (64, 128), images=2).items()}
-        {'streets_val_000000': 2, 'streets_val_000001': 4}
+        {'streets_val_000000': 3, 'streets_val_000001': 4}
     """
     found = streets(split, size, images=images, seed=seed)
     return {name: found.samples.draw(index).boxes for index, name in enumerate(found.ids)}
