@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError, expect_integer
-from gpe.ops import reference
+from gpe.ops import backend
 
 Rectangle = tuple[int, int, int, int]  # top, left, bottom, right in pixels, half-open
 
@@ -62,9 +62,8 @@ def region_confusion(
     _check(logits, labels, num_classes, ignore_index)
     rectangles = _rectangles(regions, *labels.shape[1:])
     flat = [side for rectangle in rectangles for side in rectangle]
-    confusion, wrong = reference.region_confusion(
-        logits.detach(), labels, flat, num_classes, ignore_index
-    )
+    count = backend.implementation("region_confusion", labels.device.type)
+    confusion, wrong = count(logits.detach(), labels, flat, num_classes, ignore_index)
     if torch.compiler.is_compiling() or _is_capturing(wrong):
         what = "labels or predictions outside the classes, or logits that are not finite"
         torch._assert_async((wrong == 0).all(), f"gpe.region_confusion: {what}")
@@ -176,3 +175,17 @@ def _say_what_is_wrong(
 
 def _pixels(count: int) -> str:
     return f"{count} pixel{'s' if count > 1 else ''}"
+
+
+def _fake(logits, labels, regions, num_classes, ignore_index):
+    shape = len(regions) // 4, num_classes, num_classes
+    return tuple(labels.new_empty(size, dtype=torch.int64) for size in (shape, (3,)))
+
+
+def register(library: str) -> None:
+    """Adds shapes to the kernel of ``torch.ops.<library>``."""
+    torch.library.register_fake(f"{library}::region_confusion", _fake)
+
+
+if backend.extension().ready:
+    register("gpe")
