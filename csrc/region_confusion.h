@@ -49,6 +49,12 @@ struct Axis {
   }
 };
 
+// Numbers or vectors of them; the build turns fused multiply-adds off, so that every device rounds alike.
+template <typename V, typename A>
+GPE_HOST_DEVICE V between(const V& low, const V& high, const A& weight) {
+  return (1 - weight) * low + weight * high;
+}
+
 // What an integer counts as: its class, `ignored`, or `wrong`.
 struct Codes {
   int64_t classes, ignore_index, ignored, wrong;

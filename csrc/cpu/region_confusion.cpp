@@ -56,7 +56,6 @@ GPE_MULTIVERSION void mix_rows(const A* low, const A* high, A weight, int64_t cl
                                int64_t columns, A* __restrict mixed, Whole<A>* __restrict winners) {
   typedef A Values __attribute__((vector_size(kLanes * sizeof(A))));
   typedef Whole<A> Classes __attribute__((vector_size(kLanes * sizeof(A))));
-  const A rest = 1 - weight;
   for (int64_t c = 0; c < columns; c += kLanes) {
     Values best = {};
     Classes winner = {};
@@ -65,7 +64,7 @@ GPE_MULTIVERSION void mix_rows(const A* low, const A* high, A weight, int64_t cl
       std::memcpy(&value, low + k * columns + c, sizeof(value));
       if (weight > 0) {
         std::memcpy(&other, high + k * columns + c, sizeof(other));
-        value = rest * value + weight * other;
+        value = between(value, other, weight);
       }
       std::memcpy(mixed + k * columns + c, &value, sizeof(value));
       if (k == 0) {
@@ -94,18 +93,18 @@ GPE_MULTIVERSION void win_segments(const std::vector<Segment>& segments, const A
   typedef Whole<A> Classes __attribute__((vector_size(kLanes * sizeof(A))));
   typedef Pair Pairs __attribute__((vector_size(kLanes * sizeof(Pair))));
   for (const Segment& segment : segments) {
-    const Whole<A> left = winners[segment.low], right = winners[segment.high];
+    const Whole<A> first = winners[segment.low], last = winners[segment.high];
     const A *low = mixed + segment.low, *high = mixed + segment.high;
     for (int64_t x = segment.begin; x < segment.end; x += kLanes) {
-      Pairs row = Pairs{} + static_cast<Pair>(left);
-      if (left != right) {
+      Pairs row = Pairs{} + static_cast<Pair>(first);
+      if (first != last) {
         Values weight;
         std::memcpy(&weight, weights + x, sizeof(weight));
-        const Values rest = 1 - weight;
-        Values best = rest * low[0] + weight * high[0];
+        Values best = between(Values{} + low[0], Values{} + high[0], weight);
         Classes winner = {};
         for (int64_t k = 1; k < classes; ++k) {
-          const Values value = rest * low[k * columns] + weight * high[k * columns];
+          const A *left = low + k * columns, *right = high + k * columns;
+          const Values value = between(Values{} + *left, Values{} + *right, weight);
           const Classes better = value > best;
           best = better ? value : best;
           winner = better ? Classes{} + static_cast<Whole<A>>(k) : winner;
