@@ -49,9 +49,9 @@ struct Axis {
   }
 };
 
-// Numbers or vectors of them; the build turns fused multiply-adds off, so that every device rounds alike.
-template <typename V, typename A>
-GPE_HOST_DEVICE V between(const V& low, const V& high, const A& weight) {
+// The build turns fused multiply-adds off, so that every device rounds alike.
+template <typename A>
+GPE_HOST_DEVICE A between(A low, A high, A weight) {
   return (1 - weight) * low + weight * high;
 }
 

@@ -17,6 +17,7 @@ namespace {
 // A row of pixels after the other: first the predictions, then 16 pixels at a time the pair of label
 // and prediction, then the counts. Where the same class wins in two neighbouring columns of the logits
 // it wins at every pixel between, since all classes are linear there: few pixels look at all classes.
+// Vectors spell out what between() computes: g++ would take apart those that it hands to a function.
 constexpr int64_t kLanes = 16;
 constexpr int64_t kTables = 2;  // in turn: neighbours often are the same pair, and would wait
 constexpr int64_t kMostPixels = int64_t(1) << 31;  // that a table can count
@@ -49,6 +50,15 @@ GPE_MULTIVERSION void add_codes(const T* values, int64_t stride, int64_t count, 
   }
 }
 
+template <typename T, typename A>
+GPE_MULTIVERSION void read_row(const T* from, int64_t stride, int64_t count, A* __restrict to) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+  }
+}
+
 // A row of logits, in between two rows of the low resolution, and the class that wins in each of
 // `columns` columns. All rows have `columns` numbers for each class, a multiple of kLanes.
 template <typename A>
@@ -56,6 +66,7 @@ GPE_MULTIVERSION void mix_rows(const A* low, const A* high, A weight, int64_t cl
                                int64_t columns, A* __restrict mixed, Whole<A>* __restrict winners) {
   typedef A Values __attribute__((vector_size(kLanes * sizeof(A))));
   typedef Whole<A> Classes __attribute__((vector_size(kLanes * sizeof(A))));
+  const A rest = 1 - weight;
   for (int64_t c = 0; c < columns; c += kLanes) {
     Values best = {};
     Classes winner = {};
@@ -64,7 +75,7 @@ GPE_MULTIVERSION void mix_rows(const A* low, const A* high, A weight, int64_t cl
       std::memcpy(&value, low + k * columns + c, sizeof(value));
       if (weight > 0) {
         std::memcpy(&other, high + k * columns + c, sizeof(other));
-        value = between(value, other, weight);
+        value = rest * value + weight * other;
       }
       std::memcpy(mixed + k * columns + c, &value, sizeof(value));
       if (k == 0) {
@@ -100,11 +111,11 @@ GPE_MULTIVERSION void win_segments(const std::vector<Segment>& segments, const A
       if (first != last) {
         Values weight;
         std::memcpy(&weight, weights + x, sizeof(weight));
-        Values best = between(Values{} + low[0], Values{} + high[0], weight);
+        const Values rest = 1 - weight;
+        Values best = rest * low[0] + weight * high[0];
         Classes winner = {};
         for (int64_t k = 1; k < classes; ++k) {
-          const A *left = low + k * columns, *right = high + k * columns;
-          const Values value = between(Values{} + *left, Values{} + *right, weight);
+          const Values value = rest * low[k * columns] + weight * high[k * columns];
           const Classes better = value > best;
           best = better ? value : best;
           winner = better ? Classes{} + static_cast<Whole<A>>(k) : winner;
@@ -251,8 +262,8 @@ class Upsampled {
     held_[y % 2] = {image, y};
     const T* from = logits_.const_data_ptr<T>() + image * logits_.stride(0) + y * logits_.stride(2);
     for (int64_t k = 0; k < classes_; ++k)
-      for (int64_t c = 0; c < logits_.size(3); ++c)
-        place[k * columns_ + c] = from[k * logits_.stride(1) + c * logits_.stride(3)];
+      read_row(from + k * logits_.stride(1), logits_.stride(3), logits_.size(3),
+               place.data() + k * columns_);
     return place.data();
   }
 
