@@ -24,7 +24,7 @@ ROUNDS = 7  # NumPy's way takes seconds
 
 
 def races(device: str) -> Iterator[Race]:
-    """Smooth logits, as networks give them, and noise; labels that follow the logits but for noise."""
+    """Smooth logits, as networks give them, and noise; labels are much like the predictions."""
     for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
         for stride in STRIDES if device == "cuda" else STRIDES[:1]:
             for kind in ("smooth", "noise"):
@@ -49,9 +49,9 @@ def _race(device: str, dtype: torch.dtype, stride: int, kind: str) -> Race:
         wrong = (torch.as_tensor(rival(logits, labels)).to(device) - expected).abs().sum()
         # Classes whose logits are level but for rounding: each moves two counts in some regions.
         assert wrong <= 2e-5 * labels.numel(), f"{label}: {wrong} counts are wrong"
-    size = f"{COUNT}×{CLASSES}×{HEIGHT // stride}×{WIDTH // stride}"
+    sizes = f"{COUNT}×{CLASSES}×{HEIGHT // stride}×{WIDTH // stride} to {HEIGHT}×{WIDTH}"
     return race(
-        f"region_confusion, {device}, {kind} logits {size}, {dtype}, to {HEIGHT}×{WIDTH}, 4 regions",
+        f"region_confusion, {device}, {kind} logits {sizes}, {dtype}, 4 regions",
         {label: _called(rival, logits, labels) for label, rival in rivals.items()},
         device=device,
         calls=1,

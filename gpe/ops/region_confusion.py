@@ -169,9 +169,8 @@ def _expect_classes(expected: str, values: Tensor, counts: Tensor, num_classes: 
     wrong = (counts & ((values < 0) | (values >= num_classes))).nonzero()
     if len(wrong):
         where = wrong[0].tolist()
-        pixels = f"{len(wrong)} pixel{'s' if len(wrong) > 1 else ''}"
         raise InputError(
-            f"{expected}, got {int(values[tuple(where)])} at {where}, and {pixels} of such kind"
+            f"{expected}, got {int(values[tuple(where)])} at {where}; wrong pixels: {len(wrong)}"
         )
 
 

@@ -422,7 +422,7 @@ def test_labels_that_are_no_class_are_named_and_counted(value, served):
     labels[0, 0, 0] = 6
     message = rf"labels: expected classes from 0 to 4, or ignore_index, 100, got {value} at "
     for first in (logits, labels.clamp(0, 4)):
-        with pytest.raises(gpe.InputError, match=rf"{message}\[1, 2, 3\], and 2 pixels"):
+        with pytest.raises(gpe.InputError, match=rf"{message}\[1, 2, 3\]; wrong pixels: 2"):
             count = partial(gpe.region_confusion, num_classes=5, ignore_index=100)
             count(first, labels.to(torch.int16), [(2, 3, 12, 10), (7, 4, 8, 9)])
     # Where nobody counts, they may be anything.
@@ -434,7 +434,7 @@ def test_a_large_unsigned_label_is_not_taken_for_a_negative_one(served):
     logits, labels = sample(device=served)
     labels = labels.clamp(max=4).to(torch.uint8)
     labels[0, 3, 3] = 255
-    with pytest.raises(gpe.InputError, match=r"labels: .* got 255 at .* 1 pixel of"):
+    with pytest.raises(gpe.InputError, match=r"labels: .* got 255 at .*; wrong pixels: 1"):
         gpe.region_confusion(logits, labels, REGIONS, num_classes=5, ignore_index=-1)
 
 
@@ -445,7 +445,9 @@ def test_predictions_that_are_no_class_are_named_and_counted(value, served):
     labels[1, 2, 3] = 2
     predictions = labels.clamp(max=4)
     predictions[1, 2, 3] = value
-    message = rf"logits: expected predictions of .* 0 to 4, got {value} at \[1, 2, 3\], and 1 pixel"
+    message = (
+        rf"logits: expected predictions of .* 0 to 4, got {value} at \[1, 2, 3\]; wrong pixels: 1"
+    )
     with pytest.raises(gpe.InputError, match=message):
         gpe.region_confusion(predictions, labels, REGIONS, num_classes=5, ignore_index=100)
 
