@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gpe.augshift import fused_augshift_loss
     from gpe.errors import InputError
-    from gpe.metrics import ShiftConsistency
+    from gpe.metrics import RegionIoU, ShiftConsistency
     from gpe.models import (
         Classifier,
         GAPNet,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpe.ops.dual_crop import dual_crop
     from gpe.ops.gap_mse import gap_mse
     from gpe.ops.place_on_grid import place_on_grid
+    from gpe.ops.region_confusion import region_confusion
 
 # The public names and where they live. Imported when first used: torch takes seconds, which
 # `gpe --help` should not.
@@ -27,6 +28,7 @@ _HOMES = {
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
     "PermuteNet": "gpe.models",
+    "RegionIoU": "gpe.metrics",
     "ShiftConsistency": "gpe.metrics",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
@@ -34,6 +36,7 @@ _HOMES = {
     "gap_mse": "gpe.ops.gap_mse",
     "load_location_checkpoint": "gpe.models",
     "place_on_grid": "gpe.ops.place_on_grid",
+    "region_confusion": "gpe.ops.region_confusion",
     "resnet18": "gpe.models",
     "resnet50": "gpe.models",
 }
@@ -43,6 +46,7 @@ __all__ = [
     "GAPNet",
     "InputError",
     "PermuteNet",
+    "RegionIoU",
     "ShiftConsistency",
     "doctor",
     "dual_crop",
@@ -50,6 +54,7 @@ __all__ = [
     "gap_mse",
     "load_location_checkpoint",
     "place_on_grid",
+    "region_confusion",
     "resnet18",
     "resnet50",
 ]
