@@ -50,59 +50,72 @@ void copy(char** data, const int64_t* strides, int64_t count) {
   }
 }
 
-// Writes to the masked channels alone.
 template <typename U>
-void clear(char** data, const int64_t* strides, int64_t count, const bool* first,
-           const std::vector<int64_t>& channels) {
-  U* out = reinterpret_cast<U*>(data[kOut]);
-  const bool* masked = reinterpret_cast<const bool*>(data[kMasked]);
-  const int64_t step = strides[kOut] / sizeof(U);
-  if (strides[kMasked] == 0) {
-    if (!*masked) return;
-    if (step == 1) {
-      std::fill(out, out + count, U(0));
-    } else {
-      for (int64_t i = 0; i < count; ++i) out[i * step] = 0;
-    }
+void zero(char* out, int64_t stride, int64_t count) {
+  if (stride == sizeof(U)) {
+    std::memset(out, 0, count * sizeof(U));
   } else {
-    const int64_t begin = (masked - first) / strides[kMasked];
-    auto next = std::lower_bound(channels.begin(), channels.end(), begin);
-    for (; next != channels.end() && *next < begin + count; ++next)
-      out[(*next - begin) * step] = 0;
+    for (int64_t i = 0; i < count; ++i) *reinterpret_cast<U*>(out + i * stride) = 0;
   }
 }
 
-// Runs run(data, strides, count) for each row of elements, on all threads.
-template <typename Run>
-void for_rows(const Call& call, Run run) {
-  auto iterator = call.iterator();
-  iterator.for_each([&](char** base, const int64_t* strides, int64_t count, int64_t rows) {
-    char* data[] = {base[kOut], base[kIn], base[kMasked]};
-    for (int64_t row = 0; row < rows; ++row) {
-      run(data, strides, count);
-      for (const int operand : {kOut, kIn, kMasked}) data[operand] += strides[3 + operand];
-    }
-  });
-}
+// The masked channels, to be found without a look at the others.
+class Masked {
+ public:
+  explicit Masked(const at::Tensor& masked)
+      : first_(masked.const_data_ptr<bool>()), stride_(masked.stride(1)) {
+    for (int64_t c = 0; c < masked.size(1); ++c)
+      if (first_[c * stride_]) channels_.push_back(c);
+  }
+
+  // Runs run(i) for each channel that is masked among `count`, of which i is counted from `begin`.
+  template <typename Run>
+  void each(const char* begin, int64_t count, Run run) const {
+    const int64_t from = stride_ ? (reinterpret_cast<const bool*>(begin) - first_) / stride_ : 0;
+    auto next = std::lower_bound(channels_.begin(), channels_.end(), from);
+    for (; next != channels_.end() && *next < from + count; ++next) run(*next - from);
+  }
+
+ private:
+  const bool* const first_;
+  const int64_t stride_;
+  std::vector<int64_t> channels_;
+};
 
 void write(const Call& call) {
   use_huge_pages(call.out);
   with_bits(call.out.element_size(), [&](auto bits) {
     using U = decltype(bits);
-    for_rows(call, copy<U>);
+    auto iterator = call.iterator();
+    iterator.for_each([&](char** base, const int64_t* strides, int64_t count, int64_t rows) {
+      char* data[] = {base[kOut], base[kIn], base[kMasked]};
+      for (int64_t row = 0; row < rows; ++row) {
+        copy<U>(data, strides, count);
+        for (const int operand : {kOut, kIn, kMasked}) data[operand] += strides[3 + operand];
+      }
+    });
   });
 }
 
+// Writes to the masked channels alone.
 void write_in_place(const Call& call) {
-  const int64_t count = call.masked.size(1), stride = call.masked.stride(1);
-  const bool* masked = call.masked.const_data_ptr<bool>();
-  std::vector<int64_t> channels;
-  for (int64_t c = 0; c < count; ++c)
-    if (masked[c * stride]) channels.push_back(c);
+  const Masked masked(call.masked);
   with_bits(call.out.element_size(), [&](auto bits) {
     using U = decltype(bits);
-    for_rows(call, [&](char** data, const int64_t* strides, int64_t size) {
-      clear<U>(data, strides, size, masked, channels);
+    auto iterator = call.iterator();
+    iterator.for_each([&](char** base, const int64_t* strides, int64_t count, int64_t rows) {
+      char* const out = base[kOut];
+      const int64_t step = strides[kOut], row = strides[3 + kOut];
+      if (strides[kMasked]) {  // a row goes through channels
+        for (int64_t i = 0; i < rows; ++i)
+          masked.each(base[kMasked], count,
+                      [&](int64_t c) { zero<U>(out + i * row + c * step, step, 1); });
+      } else if (strides[3 + kMasked]) {  // a row is of one channel, and the next of the next
+        masked.each(base[kMasked], rows,
+                    [&](int64_t c) { zero<U>(out + c * row, step, count); });
+      } else if (*reinterpret_cast<const bool*>(base[kMasked])) {
+        for (int64_t i = 0; i < rows; ++i) zero<U>(out + i * row, step, count);
+      }
     });
   });
 }
