@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     )
     from gpe.ops.backend import doctor
     from gpe.ops.dual_crop import dual_crop
+    from gpe.ops.flip_difference import flip_difference
     from gpe.ops.gap_mse import gap_mse
+    from gpe.ops.mask_channels import mask_channels
     from gpe.ops.place_on_grid import place_on_grid
     from gpe.ops.region_confusion import region_confusion
 
@@ -32,9 +34,11 @@ _HOMES = {
     "ShiftConsistency": "gpe.metrics",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
+    "flip_difference": "gpe.ops.flip_difference",
     "fused_augshift_loss": "gpe.augshift",
     "gap_mse": "gpe.ops.gap_mse",
     "load_location_checkpoint": "gpe.models",
+    "mask_channels": "gpe.ops.mask_channels",
     "place_on_grid": "gpe.ops.place_on_grid",
     "region_confusion": "gpe.ops.region_confusion",
     "resnet18": "gpe.models",
@@ -50,9 +54,11 @@ __all__ = [
     "ShiftConsistency",
     "doctor",
     "dual_crop",
+    "flip_difference",
     "fused_augshift_loss",
     "gap_mse",
     "load_location_checkpoint",
+    "mask_channels",
     "place_on_grid",
     "region_confusion",
     "resnet18",

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
-from gpe.ablation.tracing import Recording, subgraph
+from gpe.ablation.tracing import Recording, holds_tensors, subgraph
 
 # What treats each channel by itself and linearly, so that it may run before channels are removed.
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AvgPool1d)
@@ -40,12 +40,12 @@ class LinearMap:
     def whole(self, inputs: Tensor) -> Tensor:
         """Its output for all channels, bias included."""
         output = self.apply(inputs, self.weight)
-        return output if self.bias is None else output + self.spread_bias(output)
+        return output if self.bias is None else output + spread(self.bias, output)
 
-    def spread_bias(self, output: Tensor) -> Tensor:
-        """The bias, or zero, as it is added to an output ``[N,out,...]``."""
-        bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
-        return bias.view(1, -1, *[1] * (output.dim() - 2))
+
+def spread(bias: Tensor, output: Tensor) -> Tensor:
+    """A bias ``[out]`` as it is added to an output ``[N,out,...]``."""
+    return bias.view(1, -1, *[1] * (output.dim() - 2))
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,13 @@ def linear_start(after: fx.GraphModule, recording: Recording) -> LinearStart | s
     for node in after.graph.nodes:
         if node.op == "output" and any(node_in in by_channel for node_in in node.all_input_nodes):
             return "the network ends before any linear layer"
-        if node.op in ("placeholder", "output") or by_channel_input(node, by_channel) is None:
+        if node.op in ("placeholder", "output") or not set(node.all_input_nodes) & set(by_channel):
             continue
         value = values[node.name]
-        if not isinstance(value, Tensor):
+        if not holds_tensors(value):
             continue  # a shape is the same whatever is removed
+        if not node.args or node.args[0] not in by_channel:
+            return f"{node.name} reads the layer in a way not known here"
         if _acts_by_channel(node, modules) and value.shape[:2] == (count, channels):
             by_channel.append(node)
             continue
@@ -108,14 +110,7 @@ def linear_start(after: fx.GraphModule, recording: Recording) -> LinearStart | s
     )
 
 
-def by_channel_input(node: fx.Node, by_channel: list[fx.Node]) -> fx.Node | None:
-    """The first of a node's inputs that holds the layer's channels."""
-    return next((source for source in node.all_input_nodes if source in by_channel), None)
-
-
 def _acts_by_channel(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    if len([source for source in node.all_input_nodes]) > 1 and node.target is not F.interpolate:
-        return False
     if node.op == "call_module":
         return type(modules[node.target]) in _BY_CHANNEL_MODULES
     if node.op == "call_function":

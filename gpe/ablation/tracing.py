@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gpe.models.layers import find_layer
 
@@ -101,17 +102,49 @@ def subgraph(
 
 @dataclass(frozen=True)
 class Recording:
-    """What a graph computed: the value of each node by name, tensors as ones on the meta device."""
+    """What a graph computed.
+
+    Attributes:
+        values: of each node by name, its tensors as ones of the same shape on the meta device.
+        shapes_only: the numbers of the inputs of which nothing but the shape is read.
+        peak_bytes: of the tensors that were alive at once.
+    """
 
     values: dict[str, Any]
-    peak_bytes: int  # of the tensors that were alive at once
+    shapes_only: set[int]
+    peak_bytes: int
 
 
 def record(module: fx.GraphModule, *inputs: Tensor) -> Recording:
-    """Runs a graph once and notes the shapes."""
+    """Runs a graph once and notes what it computes."""
     recorder = _Recorder(module)
     recorder.run(*inputs)
-    return Recording(recorder.values, recorder.peak)
+    takes = [node for node in module.graph.nodes if node.op == "placeholder"]
+    shapes_only = {
+        number
+        for number, node in enumerate(takes)
+        if all(user.op != "output" for user in node.users)
+        and not any(holds_tensors(recorder.values[user.name]) for user in node.users)
+    }
+    return Recording(recorder.values, shapes_only, recorder.peak)
+
+
+def holds_tensors(value: Any) -> bool:
+    """Whether a value is a tensor, or a structure that has any."""
+    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
+
+
+def expanded(inputs: Iterable[Tensor], times: int, shapes_only: set[int]) -> list[Tensor]:
+    """What a graph takes, for a batch that holds each image ``times`` times over.
+
+    Inputs of which nothing but the shape is read take no memory.
+    """
+    return [
+        tensor[:1].expand(times * len(tensor), *tensor.shape[1:])
+        if number in shapes_only
+        else tensor.repeat(times, *[1] * (tensor.dim() - 1))
+        for number, tensor in enumerate(inputs)
+    ]
 
 
 class _Recorder(fx.Interpreter):
@@ -121,10 +154,10 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         value = super().run_node(node)
-        self.values[node.name] = value.to("meta") if isinstance(value, Tensor) else value
-        alive = [tensor for tensor in (*self.env.values(), value) if isinstance(tensor, Tensor)]
-        parameters = {id(parameter) for parameter in self.module.parameters()}
-        self.peak = max(self.peak, sum(t.nbytes for t in alive if id(t) not in parameters))
+        self.values[node.name] = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), value)
+        alive = tree_leaves([*self.env.values(), value])
+        made = [t for t in alive if isinstance(t, Tensor) and not isinstance(t, nn.Parameter)]
+        self.peak = max(self.peak, sum(tensor.nbytes for tensor in made))
         return value
 
 
@@ -208,34 +241,3 @@ def _reads(
         else:
             stack += node.all_input_nodes
     return sorted(found, key=order.__getitem__)
-
-
-def expanded(
-    module: fx.GraphModule, inputs: Iterable[Tensor], times: int, shapes_only: set[str]
-) -> list[Tensor]:
-    """The placeholders' values for a batch that holds each image ``times`` times over.
-
-    Those of which nothing but the shape is read take no memory.
-    """
-    return [
-        tensor[:1].expand(times * len(tensor), *tensor.shape[1:])
-        if name in shapes_only
-        else tensor.repeat(times, *[1] * (tensor.dim() - 1))
-        for name, tensor in zip(placeholders(module), inputs, strict=True)
-    ]
-
-
-def placeholders(module: fx.GraphModule) -> list[str]:
-    """Names of what a graph takes."""
-    return [node.name for node in module.graph.nodes if node.op == "placeholder"]
-
-
-def read_for_shape(module: fx.GraphModule, values: dict[str, Any]) -> set[str]:
-    """The placeholders of which nothing but the shape is read."""
-    return {
-        node.name
-        for node in module.graph.nodes
-        if node.op == "placeholder"
-        and not any(isinstance(values.get(user.name), torch.Tensor) for user in node.users)
-        and all(user.op != "output" for user in node.users)
-    }
