@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gpe.ablation import AblationResult, ablated, ablation_sweep
     from gpe.augshift import fused_augshift_loss
     from gpe.errors import InputError
     from gpe.metrics import RegionIoU, ShiftConsistency
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 # The public names and where they live. Imported when first used: torch takes seconds, which
 # `gpe --help` should not.
 _HOMES = {
+    "AblationResult": "gpe.ablation",
     "Classifier": "gpe.models",
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
     "PermuteNet": "gpe.models",
     "RegionIoU": "gpe.metrics",
     "ShiftConsistency": "gpe.metrics",
+    "ablated": "gpe.ablation",
+    "ablation_sweep": "gpe.ablation",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
     "flip_difference": "gpe.ops.flip_difference",
@@ -46,12 +50,15 @@ _HOMES = {
 }
 
 __all__ = [
+    "AblationResult",
     "Classifier",
     "GAPNet",
     "InputError",
     "PermuteNet",
     "RegionIoU",
     "ShiftConsistency",
+    "ablated",
+    "ablation_sweep",
     "doctor",
     "dual_crop",
     "flip_difference",

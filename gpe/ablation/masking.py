@@ -11,9 +11,7 @@ from gpe.ops.mask_channels import mask_channels
 
 
 @contextmanager
-def ablated(
-    model: nn.Module, layer: str, channels: Tensor | Sequence[int]
-) -> Iterator[nn.Module]:
+def ablated(model: nn.Module, layer: str, channels: Tensor | Sequence[int]) -> Iterator[nn.Module]:
     """Within the block, ``layer`` of ``model`` yields zeros in these channels.
 
     Weights stay as they are, gradients pass through the other channels, and blocks may be

@@ -82,7 +82,7 @@ def random_orders(width: int, seeds: int | Iterable[int] = 5) -> dict[str, Tenso
 
     Example:
         >>> random_orders(4, seeds=2)["random/1"].tolist()
-        [1, 2, 0, 3]
+        [1, 3, 2, 0]
     """
     expect_integer("width", width, 1)
     seeds = range(seeds) if isinstance(seeds, int) else seeds

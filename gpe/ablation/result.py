@@ -116,8 +116,10 @@ class AblationResult:
         mine, others = self._job(), other._job()
         differ = [name for name in mine if mine[name] != others[name]]
         if differ:
-            raise InputError(f"other: expected the same ablation of other images, got another "
-                             f"in {', '.join(differ)}")
+            raise InputError(
+                f"other: expected the same ablation of other images, got another "
+                f"in {', '.join(differ)}"
+            )
         twice = sorted(set(self.ids) & set(other.ids))
         if twice:
             raise InputError(f"other: expected other images, got {twice[0]} in both")
@@ -127,7 +129,7 @@ class AblationResult:
             confusion=self.confusion + other.confusion,
             images=self.images + other.images,
             batches=self.batches + other.batches,
-            ids=[*self.ids, *other.ids],
+            ids=sorted([*self.ids, *other.ids]),
             engine=engines[0].merge(engines[-1]) if engines else None,
         )
 
@@ -204,10 +206,11 @@ def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Example:
         >>> point = {"removal": "top", "start": 0, "stop": 5, "region": "full"}
-        >>> rows = [{"ranking": f"random/{i}", "miou": miou, **point} for i, miou in ((0, 0.5), (1, 0.7))]
+        >>> scores = {"random/0": 0.5, "random/1": 0.7}
+        >>> rows = [{"ranking": name, "miou": miou, **point} for name, miou in scores.items()]
         >>> curve, = bands(rows)
-        >>> curve["ranking"], round(curve["miou"], 3), curve["low"], curve["high"], curve["seeds"]
-        ('random', 0.6, 0.5, 0.7, 2)
+        >>> curve["ranking"], round(curve["miou"], 3), curve["low"], curve["high"]
+        ('random', 0.6, 0.5, 0.7)
     """
     scores = defaultdict(list)
     for row in rows:
