@@ -78,22 +78,28 @@ def _variants(
     spans: dict[int, tuple[int, int]],
 ) -> Iterator[Outputs]:
     """The outputs of the maps without the channels of each span ``[start, stop)`` of an order."""
+    width = len(order)
     tops = {stop: number for number, (start, stop) in spans.items() if start == 0}
     ranges = {number: span for number, span in spans.items() if span[0] > 0}
     if 0 in tops:
         yield tops.pop(0), whole
-    bounds = sorted({bound for span in ranges.values() for bound in span} | set(tops))
-    if tops and bounds[-1] < len(order):
-        bounds.append(len(order))
+    bounds = {bound for span in ranges.values() for bound in span} | set(tops)
+    bounds |= {width} if tops else set()
+    # To take almost everything from the whole would leave rounding errors: what is left of the
+    # wide ranges is added up.
+    wide = {number for number, (start, stop) in ranges.items() if stop - start > width // 2}
+    bounds |= {0, width} if wide else set()
 
-    kept = [bias.expand_as(all_) for bias, all_ in _biases(inputs, whole)]  # after the span
-    removed: dict[int, list[Tensor]] = {}  # within the ranges that the walk has entered
-    if len(order) in tops:
-        yield tops.pop(len(order)), kept
-    for start, stop in reversed(list(pairwise(bounds))):
-        inside = [n for n, (first, last) in ranges.items() if first <= start and stop <= last]
+    nothing = [bias.expand_as(output) for bias, output in _biases(inputs, whole)]
+    after = nothing  # what the channels from here to the last one yield
+    sums: dict[int, list[Tensor]] = {number: nothing for number in wide}
+    if width in tops:
+        yield tops.pop(width), nothing
+    for start, stop in reversed(list(pairwise(sorted(bounds)))):
+        inside = {n for n, (first, last) in ranges.items() if first <= start and stop <= last}
+        adds = (inside - wide) | (wide - inside)
         counts = bool(tops) and start >= min(tops)
-        if not (inside or counts):
+        if not (adds or counts):
             continue
         group = order[start:stop]
         parts = [
@@ -101,15 +107,16 @@ def _variants(
             for linear, source in inputs
         ]
         if counts:
-            kept = _sums(kept, parts)
-        for number in inside:
-            removed[number] = _sums(removed[number], parts) if number in removed else parts
+            after = _sums(after, parts)
+        for number in adds:
+            sums[number] = _sums(sums[number], parts) if number in sums else parts
         if start in tops:
-            yield tops.pop(start), kept
-        for number in inside:
+            yield tops.pop(start), after
+        for number in inside - wide:
             if ranges[number][0] == start:
-                away = removed.pop(number)
-                yield number, [all_ - part for all_, part in zip(whole, away, strict=True)]
+                removed = sums.pop(number)
+                yield number, [all_ - part for all_, part in zip(whole, removed, strict=True)]
+    yield from sums.items()
 
 
 def _sums(one: list[Tensor], other: list[Tensor]) -> list[Tensor]:
