@@ -99,6 +99,40 @@ def upsampled_argmax(logits: Tensor, size: Sequence[int]) -> Tensor:  # [N,H,W]
     return F.interpolate(wide, tuple(size), mode="bilinear", align_corners=False).argmax(1)
 
 
+def flip_difference(
+    features: Tensor,  # [N,C,H,W]
+    mirrored: Tensor,  # [N,C,H,W]
+    total: Tensor | None,  # [C]
+    absolute_total: Tensor | None,  # [C]
+) -> tuple[Tensor, Tensor, Tensor]:  # [N,C], [C], [C]
+    """Differences of the means over H and W, and float64 sums of them and of their sizes."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    z, z_mirrored = (maps.mean((2, 3), dtype=dtype) for maps in (features, mirrored))
+    difference = z - z_mirrored
+    zeros = torch.zeros(z.shape[1], dtype=torch.float64, device=z.device)
+    total = zeros.clone() if total is None else total.clone()
+    absolute_total = zeros if absolute_total is None else absolute_total.clone()
+    for image in difference:
+        total = total + image
+        absolute_total = absolute_total + image.abs()
+    return difference, total, absolute_total
+
+
+def mask_channels(features: Tensor, masked: Tensor) -> Tensor:  # [N,C,...], [C]
+    """``features`` with zeros where a channel is ``masked``."""
+    # masked_fill alone would forget the memory format.
+    return features.clone().masked_fill_(_by_channel(masked, features), 0)
+
+
+def mask_channels_(features: Tensor, masked: Tensor) -> None:  # [N,C,...], [C]
+    """The same in place."""
+    features.masked_fill_(_by_channel(masked, features), 0)
+
+
+def _by_channel(masked: Tensor, features: Tensor) -> Tensor:
+    return masked.view(-1, *(1 for _ in features.shape[2:]))
+
+
 def empty_canvas(images: Tensor, grid_size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
     """Memory for the canvases of ``images``, not written yet."""
     count, channels, height, width = images.shape
