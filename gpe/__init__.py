@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from gpe.ops.gap_mse import gap_mse
     from gpe.ops.mask_channels import mask_channels
     from gpe.ops.place_on_grid import place_on_grid
+    from gpe.ranking import ChannelRanking, rank_channels
 
 # The public names and where they live. Imported when first used: torch takes seconds, which
 # `gpe --help` should not.
 _HOMES = {
+    "ChannelRanking": "gpe.ranking",
     "Classifier": "gpe.models",
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
@@ -38,11 +40,13 @@ _HOMES = {
     "load_location_checkpoint": "gpe.models",
     "mask_channels": "gpe.ops.mask_channels",
     "place_on_grid": "gpe.ops.place_on_grid",
+    "rank_channels": "gpe.ranking",
     "resnet18": "gpe.models",
     "resnet50": "gpe.models",
 }
 
 __all__ = [
+    "ChannelRanking",
     "Classifier",
     "GAPNet",
     "InputError",
@@ -56,6 +60,7 @@ __all__ = [
     "load_location_checkpoint",
     "mask_channels",
     "place_on_grid",
+    "rank_channels",
     "resnet18",
     "resnet50",
 ]

@@ -7,16 +7,16 @@ ICML 2019).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
+from gpe.metrics.evaluating import evaluating
 from gpe.metrics.views import ShiftProtocol, Views
 
 
@@ -229,7 +229,7 @@ def _count(
     """The :class:`_Counts` of one batch, on the CPU."""
     agreements = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     hits = 0
-    with _evaluating(model):
+    with evaluating(model):
         for number in range(views.passes):
             pairs = views.cut(images, indices, number)
             classes = _classes(model(pairs.flatten(0, 1)), 2 * len(images), target).view(2, -1)
@@ -245,21 +245,6 @@ def _count(
             hits=int(hits),
         )
     )
-
-
-@contextmanager
-def _evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Evaluation mode, no gradients; afterwards each module is in the mode that it was in."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        if modules:
-            model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def _classes(logits: Tensor, count: int, target: Tensor | None) -> Tensor:
