@@ -39,26 +39,27 @@ def rank_channels(
 ) -> dict[str, ChannelRanking]:
     """Ranks the channels of a layer by how much position they encode, in one pass over the images.
 
-    z is the layer's output, averaged over height and width, and Δ = z(image) - z(mirror). The modes:
+    z is the layer's output, averaged over height and width; Δ is z(image) - z(mirror). The modes:
 
     - ``"overall"``: the mean of |Δ| (Equation 2).
     - ``"left"``, ``"right"``: the mean of Δ over the images of that subset, whose objects lie on
-      that side (Equation 3): first come the channels that are high with objects on that side
-      and low with the same objects on the other.
+      that side (Equation 3). First come the channels that are high with objects on that side
+      and low with the same objects on the other: Δ has the same sign for both.
     - ``"kernel_flip_mirror"``: the mean of |Δ| in the network with mirrored kernels (Kernel-Flip*).
     - ``"kernel_flip_pair"``: the mean of |z(image) - z'(image)|, z' of the network with mirrored
       kernels (Kernel-Flip**). Which kernels these are, :mod:`gpe.ranking.kernel_flip` tells.
     - ``"random"``, ``"random:1"``, ``"random:2"``, …: random scores from that seed, 0 if none.
 
-    Only the forward passes that the modes need are run, at most four for each image, each up to the
-    layer and no further. The model runs in evaluation mode without gradients, and is left as it was.
+    Only the forward passes that the modes need are run, at most four for each image, each up to
+    the layer and no further. The model runs in evaluation mode without gradients, and is left as
+    it was.
 
-    Among processes of :mod:`torch.distributed` each gives its own images, all call this, and all get
-    the ranking by all images, the same as one process would; none counts twice.
+    Among processes of :mod:`torch.distributed` each gives its own images, all call this, and all
+    get the ranking by all images, as one process would.
 
     Args:
         model: any network; none of its weights is changed, not even for a time.
-        batches: floating images ``[N,C,H,W]``, as the model takes them, or tuples that begin with
+        batches: images ``[N,C,H,W]``, as the model takes them, or tuples that begin with
             them. Where a tuple ends with a sequence of strings, these are the images' ids; else
             images are numbered as they come.
         layer: a name of ``model.named_modules()`` whose output is one tensor ``[N,C,H,W]`` or
@@ -98,9 +99,7 @@ def rank_channels(
     find_layer(model, layer)
     with evaluating(model):
         passes = _Passes(model, layer, _device(model, device))
-        found = _gathered(
-            _differences(passes, batches, modes, subsets, start), layer, digest(model)
-        )
+        found = _gathered(_differences(passes, batches, modes, subsets, start), digest(model))
     about = {"layer": layer, "weights": found.weights}
     rankings = {}
     for mode in modes:
@@ -199,10 +198,10 @@ def _difference(passes: _Passes, pair: _Pair, ids: list[ImageId]) -> Tensor:
 
 def _images_and_ids(batch: Tensor | Sequence, start: int) -> tuple[Tensor, list[ImageId]]:
     images, *rest = batch if isinstance(batch, Sequence) and batch else (batch,)
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
-        got = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images)
+    if not isinstance(images, Tensor) or images.dim() != 4:
+        got = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(
-            f"batches: expected floating images [N,C,H,W] or tuples that begin with them, got {got}"
+            f"batches: expected images [N,C,H,W] or tuples that begin with them, got {got}"
         )
     last = rest[-1] if rest else None
     if not isinstance(last, list | tuple) or not all(isinstance(image, str) for image in last):
@@ -212,7 +211,7 @@ def _images_and_ids(batch: Tensor | Sequence, start: int) -> tuple[Tensor, list[
     return images, list(last)
 
 
-def _gathered(found: _Found, layer: str, weights: str) -> _Found:
+def _gathered(found: _Found, weights: str) -> _Found:
     """What all processes found."""
     found.weights = weights
     parts = [found]

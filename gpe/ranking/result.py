@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -210,8 +211,9 @@ class ChannelRanking:
             raise InputError(f"path: there is no {path}") from None
         except (OSError, ValueError) as error:
             raise InputError(f"path: expected JSON, got {path}: {error}") from None
-        order = next(iter(content.values())) if isinstance(content, dict) and content else None
-        if len(content) != 1 or not isinstance(order, list) or not order:
+        lists = list(content.values()) if isinstance(content, dict) else []
+        order = lists[0] if len(lists) == 1 else None
+        if not isinstance(order, list) or not order:
             raise InputError(f'path: expected {{"overall": [channels]}}, got {path}')
         if {type(channel) for channel in order} != {int} or sorted(order) != [*range(len(order))]:
             raise InputError(
@@ -232,8 +234,8 @@ def _sorted(image_ids: Sequence[ImageId]) -> list[int]:
     if len(kinds) > 1:
         raise InputError("image ids: expected all numbers or all strings, got both")
     order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    for one, next_one in zip(order, order[1:], strict=False):
-        if image_ids[one] == image_ids[next_one]:
+    for one, other in pairwise(order):
+        if image_ids[one] == image_ids[other]:
             raise InputError(
                 f"image ids: expected each image once, got {image_ids[one]!r} twice; without ids "
                 "in the batches, images are numbered from `start`"
