@@ -7,16 +7,16 @@ ICML 2019).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
-from gpe.metrics.evaluating import evaluating
 from gpe.metrics.views import ShiftProtocol, Views
 
 
@@ -245,6 +245,21 @@ def _count(
             hits=int(hits),
         )
     )
+
+
+@contextmanager
+def evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Evaluation mode, no gradients; afterwards each module is in the mode that it was in."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        if modules:
+            model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
 
 
 def _classes(logits: Tensor, count: int, target: Tensor | None) -> Tensor:

@@ -1,6 +1,5 @@
 """A network run up to one of its layers, and no further."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -9,22 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gpe.errors import InputError
-
-
-def find_layer(model: nn.Module, layer: str) -> nn.Module:
-    """The module of that name.
-
-    Raises:
-        InputError: there is none; with the nearest names that there are.
-    """
-    modules = dict(model.named_modules())
-    if layer in modules:
-        return modules[layer]
-    nearest = difflib.get_close_matches(layer, filter(None, modules), n=5, cutoff=0.5)
-    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    raise InputError(
-        f"layer: expected the name of a module of {type(model).__name__}, got {layer!r}{hint}"
-    )
+from gpe.models.layers import find_layer
 
 
 def features_at(

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from gpe.errors import InputError
-from gpe.metrics.evaluating import evaluating
+from gpe.metrics.consistency import evaluating
+from gpe.models.layers import find_layer
 from gpe.ops.flip_difference import flip_difference
 from gpe.ranking.kernel_flip import mirrored_weights
-from gpe.ranking.layer import digest, features_at, find_layer
+from gpe.ranking.layer import digest, features_at
 from gpe.ranking.result import SIGNED, ChannelRanking, ImageId
 
 # Of each mode, the two forward passes that it compares: what the network sees, and whether its

@@ -5,10 +5,9 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet50
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 import gpe
+from gpe.models.deeplab import deeplabv3
 from tests.ranking.networks import Stacked, images, paper, stacked
 
 
@@ -33,15 +32,10 @@ def after(name):
 def test_deeplab_gets_the_order_of_the_papers_procedure():
     """DeepLabv3-ResNet-50 with output stride 16, seeded random weights."""
     torch.manual_seed(0)
-    backbone = resnet50(replace_stride_with_dilation=[False, False, True])
-    names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-    backbone = nn.Sequential(*(getattr(backbone, name) for name in names))
-    model = nn.Sequential()
-    model.backbone, model.classifier = backbone, DeepLabHead(2048, 19, (6, 12, 18))
-    model = model.double()
+    model = deeplabv3("resnet50", output_stride=16).double()
     batches = images(5, height=32, width=64)
-    deltas = paper(model, batches, lambda model, image: model.backbone(image))
-    ranking = gpe.rank_channels(model, batches.split(2), layer="backbone")["overall"]
+    deltas = paper(model, batches, after("backbone.layer4"))
+    ranking = gpe.rank_channels(model, batches.split(2), layer="backbone.layer4")["overall"]
     assert len(ranking.scores) == 2048 and ranking.images == 5
     torch.testing.assert_close(ranking.scores, deltas.abs().mean(0), rtol=1e-12, atol=1e-15)
     assert torch.equal(ranking.order, deltas.abs().mean(0).argsort(descending=True, stable=True))
@@ -309,10 +303,8 @@ def one_of_two(rank, model, options, folder):
 
 TEN = {"layer": "features"}
 WRONG = {
-    "layer: expected the name of a module of Stacked, got 'feature'; nearest: features": {
-        "layer": "feature"
-    },
-    r"layer: .* got 'xyz'$": {"layer": "xyz"},
+    "layer: expected one of the network's, got 'feature'; nearest: features": {"layer": "feature"},
+    "layer: .* got 'xyz'; nearest: first": {"layer": "xyz"},
     "modes: expected one or more, got none": {"modes": ()},
     "modes: expected some of overall, .*random:SEED, got 'middle'": {"modes": ("middle",)},
     "modes: expected some of .* got 'random:'": {"modes": ("random:",)},
@@ -362,8 +354,7 @@ def test_wrong_batches_name_themselves(message, batches):
 
 
 def test_the_nearest_names_of_a_deep_network():
-    model = nn.Sequential()
-    model.backbone = resnet50()
+    model = deeplabv3("resnet50")
     with pytest.raises(gpe.InputError, match=r"nearest: .*backbone\.layer4\b"):
         gpe.rank_channels(model, [images()], layer="backbone.layer5")
 
