@@ -98,7 +98,9 @@ def _remove(out: Path, console: Console, *, resume: bool, force: bool) -> list[P
     from gpe.experiments.segmentation_config import SegmentationConfig
 
     device = choose_device("auto")
-    config = SegmentationConfig.of_preset("quick", train_images=1500, test_images=100, device=device)
+    config = SegmentationConfig.of_preset(
+        "quick", train_images=1500, test_images=100, device=device
+    )
     progress = Progress(Console(stderr=True))
     trained = segmentation.run([config], out, progress=progress, resume=resume, force=force)
     with console.status("removing channels"):

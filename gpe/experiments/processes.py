@@ -10,7 +10,7 @@ from torch import distributed
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Joins the others that torchrun started, on a GPU each where there are GPUs; alone, nothing."""
+    """Joins the others that torchrun started, each on a GPU of its own if there are any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return

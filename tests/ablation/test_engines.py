@@ -113,9 +113,7 @@ def test_images_of_different_sizes(engine):
 
     def sweep(data):
         orders = random_orders(128, 1)
-        return gpe.ablation_sweep(
-            net, data, orders, num_classes=CLASSES, engine=engine, **options
-        )
+        return gpe.ablation_sweep(net, data, orders, num_classes=CLASSES, engine=engine, **options)
 
     apart = [sweep([batch]) for batch in data]
     together = sweep(data)
