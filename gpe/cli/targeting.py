@@ -43,7 +43,7 @@ Boxes = Annotated[
         show_default="images with people on that side alone, by their labels",
     ),
 ]
-Person = Annotated[str | None, option("The class of people.", show_default="person")]
+Person = Annotated[str | None, option("The class of people.", show_default="person or pedestrian")]
 RandomSeeds = Annotated[int | None, option("Random orders to compare with.", show_default="5")]
 Counts = Annotated[
     str | None, option("How many channels to remove.", show_default="all twentieths")

@@ -29,6 +29,7 @@ from gpe.records import RECORD, Record, environment, save_arrays
 
 SHOWN = 20  # channels of a ranking that a record names
 SAMPLES = 3  # images of Figure 5
+PEOPLE = ("person", "pedestrian")  # what datasets call them
 
 
 def run(
@@ -220,8 +221,10 @@ class _Target:
     def _side(self, side: str) -> list[str]:
         config = self.config
         if config.boxes is None:
+            known = [name for name in PEOPLE if name in self.images.classes]
+            person = config.person or next(iter(known), PEOPLE[0])
             return labels_on_side(
-                self.images, side, class_name=config.person, batch_size=config.batch_size
+                self.images, side, class_name=person, batch_size=config.batch_size
             )
         there = set(self.images.ids)
         found = [name for name in images_on_side(config.boxes, side) if name in there]

@@ -39,7 +39,7 @@ _COMMON = {
     "ranges": False,
     "regions": (),
     "boxes": None,
-    "person": "person",
+    "person": None,
     "engine": "auto",
     "batch_size": 1,
     "device": "cpu",
@@ -66,7 +66,7 @@ class TargetingConfig:
 
     Attributes:
         checkpoint: as for :func:`load_segmenter`.
-        network: its name, its backbone and its width: what the paper's numbers belong to.
+        network: its name.
         layer: whose channels are ranked and removed.
         data, split, size, images: what is ranked and scored on, as in ``EvaluationConfig``.
         modes: that channels are ranked by, of ``MODES``.
@@ -76,7 +76,7 @@ class TargetingConfig:
         ranges: whether each twentieth of a ranking is removed by itself, too.
         regions: of the image, whose mIoU is told.
         boxes: CityPersons' ``anno_*.mat``, for ``left`` and ``right``; without it, the images
-            in which the labels have ``person`` on one side only.
+            in which the labels have the class ``person`` on one side only.
         engine: of :func:`gpe.ablation_sweep`.
         seed: of the random orders.
 
@@ -100,7 +100,7 @@ class TargetingConfig:
     ranges: bool
     regions: tuple[str, ...]
     boxes: str | None
-    person: str
+    person: str | None
     engine: Engine
     batch_size: int
     device: str
