@@ -9,13 +9,13 @@
 namespace gpe::region_confusion {
 namespace {
 
-// Two passes. The first finds the class that wins at each pixel of the logits; where the same one wins
-// at all four around an upsampled pixel, it wins there, since all classes are bilinear in between: few
-// pixels look at all classes. The second counts, a block to a tile of pixels that lie in the same
-// regions, in a table of its own. Counts are integers: their order does not matter.
+// Two passes. The first finds the class that wins at each pixel of the logits; where the same one
+// wins at all four around an upsampled pixel, it wins there, since all classes are bilinear in
+// between: few pixels look at all classes. The second counts, a block to a tile of pixels that lie
+// in the same regions, in a table of its own. Counts are integers: their order does not matter.
 constexpr int kWarp = 32, kWarps = 8, kThreads = kWarp * kWarps;
 constexpr int kTileColumns = 512, kTileRows = 32;
-constexpr int kMostRegions = 40;       // of one launch: they travel as an argument, of at most 4 KB
+constexpr int kMostRegions = 40;  // of one launch: they travel as an argument, of at most 4 KB
 constexpr size_t kTableBytes = 48 << 10;  // that a block may have
 
 using Winner = int16_t;  // classes are fewer than 2^15

@@ -346,6 +346,13 @@ def test_compile_fullgraph(compiler, served):
 
 
 @without_triton
+def test_autocast_changes_nothing(served):
+    logits, labels = sample(device=served)
+    with torch.autocast(served, torch.bfloat16):
+        assert_right(logits, labels)
+
+
+@without_triton
 def test_logits_that_require_a_gradient(served):
     logits, labels = sample(device=served)
     assert not assert_right(logits.requires_grad_(), labels).requires_grad
