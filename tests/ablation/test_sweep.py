@@ -173,24 +173,23 @@ def test_a_checkpoint_of_another_sweep_is_refused(net, tmp_path):
         sweep(net, batches(2), counts=[0], checkpoint=path)
 
 
-def two_processes(rank, meet, folder, sharded):
+def two_processes(rank, meet, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
-    data = batches(3)
-    share = data[rank::2] if sharded else data
-    checkpoint = folder / "sums.safetensors"
-    result = sweep(network("plain head"), share, sharded=sharded, checkpoint=checkpoint)
-    result.save(folder / f"{rank}.safetensors")
+    net, data = network("plain head"), batches(3)
+    whole = sweep(net, data, checkpoint=folder / "sums.safetensors")
+    whole.save(folder / f"whole-{rank}.safetensors")
+    sweep(net, data[rank::2], sharded=True).save(folder / f"sharded-{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("sharded", (False, True))
-def test_two_processes_are_one(net, tmp_path, sharded):
+def test_two_processes_are_one(net, tmp_path):
+    """Whether they share the batches or come with their shares of them."""
     meet = f"file://{tmp_path}/meet"
-    torch.multiprocessing.spawn(two_processes, (meet, tmp_path, sharded), nprocs=2)
+    torch.multiprocessing.spawn(two_processes, (meet, tmp_path), nprocs=2)
     expected = sweep(net, batches(3))
-    for rank in range(2):
-        assert_same(gpe.AblationResult.load(tmp_path / f"{rank}.safetensors"), expected)
+    for name in ("whole-0", "whole-1", "sharded-0", "sharded-1"):
+        assert_same(gpe.AblationResult.load(tmp_path / f"{name}.safetensors"), expected)
     parts = sorted(tmp_path.glob("sums-*-of-2.safetensors"))
     assert [gpe.AblationResult.load(part).images for part in parts] == [4, 2]
 
