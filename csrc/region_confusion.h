@@ -49,6 +49,12 @@ struct Axis {
   }
 };
 
+// The build turns fused multiply-adds off, so that every device rounds alike.
+template <typename A>
+GPE_HOST_DEVICE A between(A low, A high, A weight) {
+  return (1 - weight) * low + weight * high;
+}
+
 // What an integer counts as: its class, `ignored`, or `wrong`.
 struct Codes {
   int64_t classes, ignore_index, ignored, wrong;
@@ -80,8 +86,8 @@ struct Rectangle {
   }
 };
 
-// A call whose arguments were checked. confusion [R,K,K] and wrong [3] (labels, predictions, logits)
-// are zeros that kernels add to.
+// A call whose arguments were checked. confusion [R,K,K] and wrong [3] are zeros that kernels add to:
+// wrong is above 0 where labels, predictions or logits are no classes or not finite.
 struct Call {
   at::Tensor logits, labels;
   std::vector<Rectangle> regions;
