@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -81,9 +82,11 @@ def race(
     clock = _gpu_clock if device == "cuda" else _cpu_clock
     timers = {name: clock(step) for name, step in contestants.items()}
     times = {name: [] for name in contestants}
+    turns, order = list(timers), random.Random(0)
     for number in range(3 + rounds):
-        for name, timer in timers.items():
-            milliseconds = timer() / calls
+        order.shuffle(turns)  # or one would always find in the cache what the same other left
+        for name in turns:
+            milliseconds = timers[name]() / calls
             if number >= 3:
                 times[name].append(milliseconds)
     return Race(title, bytes_moved, times, copy_bandwidth(device), peaks)

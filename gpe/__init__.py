@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from gpe.ops.mask_channels import mask_channels
     from gpe.ops.place_on_grid import place_on_grid
     from gpe.ops.region_confusion import region_confusion
+    from gpe.ranking import ChannelRanking, rank_channels
 
 # The public names and where they live. Imported when first used: torch takes seconds, which
 # `gpe --help` should not.
 _HOMES = {
     "AblationResult": "gpe.ablation",
+    "ChannelRanking": "gpe.ranking",
     "Classifier": "gpe.models",
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
@@ -44,6 +46,7 @@ _HOMES = {
     "load_location_checkpoint": "gpe.models",
     "mask_channels": "gpe.ops.mask_channels",
     "place_on_grid": "gpe.ops.place_on_grid",
+    "rank_channels": "gpe.ranking",
     "region_confusion": "gpe.ops.region_confusion",
     "resnet18": "gpe.models",
     "resnet50": "gpe.models",
@@ -51,6 +54,7 @@ _HOMES = {
 
 __all__ = [
     "AblationResult",
+    "ChannelRanking",
     "Classifier",
     "GAPNet",
     "InputError",
@@ -67,6 +71,7 @@ __all__ = [
     "load_location_checkpoint",
     "mask_channels",
     "place_on_grid",
+    "rank_channels",
     "region_confusion",
     "resnet18",
     "resnet50",

@@ -18,6 +18,7 @@ namespace {
 // Accumulate<T>, in lanes that fit a vector, and the sums of blocks in double.
 constexpr int64_t kLanes = 16;
 constexpr int64_t kPixels = 8;    // at once, where neighbours are channels
+constexpr int64_t kShortPixel = 2048;  // bytes
 constexpr int64_t kAddends = 32;  // of a lane
 constexpr int64_t kBlock = kLanes * kAddends, kPixelBlock = kPixels * kAddends;
 
@@ -93,21 +94,46 @@ GPE_MULTIVERSION void pool_planes(const T* image, const Maps& maps, int64_t coun
   }
 }
 
-// Writes the sums of `size` pixels of `count` channels, which are neighbours in memory.
+template <typename T, typename A>
+C10_ALWAYS_INLINE void add_lanes(A* sums, const T* pixels) {
+  if constexpr (std::is_same_v<T, A>) {
+    typedef A Vector __attribute__((vector_size(kLanes * sizeof(A))));
+    Vector sum, pixel;
+    std::memcpy(&sum, sums, sizeof(sum));
+    std::memcpy(&pixel, pixels, sizeof(pixel));
+    sum += pixel;
+    std::memcpy(sums, &sum, sizeof(sum));
+  } else {
+    for (int64_t i = 0; i < kLanes; ++i) sums[i] += A(pixels[i]);
+  }
+}
+
+// Writes the sums of `size` pixels of `count` channels, which are neighbours in memory. Of pixels
+// with many channels some are added at once, so that the sums are read and written less often.
+// Pixels with few are read one by one, as they lie, and fetched ahead: no stretch of memory would
+// be long enough for the processor to do it by itself.
 template <typename T>
 C10_ALWAYS_INLINE void sum_pixels(const T* pixels, int64_t size, int64_t stride, int64_t count,
                                   Accumulate<T>* __restrict sums) {
   using A = Accumulate<T>;
   std::fill(sums, sums + count, A(0));
-  for (; size >= kPixels; size -= kPixels, pixels += kPixels * stride) {
-    for (int64_t c = 0; c < count; ++c) {
-      const T* p = pixels + c;
-      sums[c] += ((A(p[0]) + A(p[stride])) + (A(p[2 * stride]) + A(p[3 * stride]))) +
-                 ((A(p[4 * stride]) + A(p[5 * stride])) + (A(p[6 * stride]) + A(p[7 * stride])));
+  if (stride * int64_t(sizeof(T)) > kShortPixel) {
+    for (; size >= kPixels; size -= kPixels, pixels += kPixels * stride) {
+      for (int64_t c = 0; c < count; ++c) {
+        const T* p = pixels + c;
+        sums[c] += ((A(p[0]) + A(p[stride])) + (A(p[2 * stride]) + A(p[3 * stride]))) +
+                   ((A(p[4 * stride]) + A(p[5 * stride])) + (A(p[6 * stride]) + A(p[7 * stride])));
+      }
     }
   }
-  for (; size > 0; --size, pixels += stride)
-    for (int64_t c = 0; c < count; ++c) sums[c] += A(pixels[c]);
+  for (; size > 0; --size, pixels += stride) {
+    int64_t c = 0;
+    for (; c + kLanes <= count; c += kLanes) {
+      __builtin_prefetch(pixels + c + 2 * stride);
+      add_lanes(sums + c, pixels + c);
+    }
+    for (; c < count; ++c) sums[c] += A(pixels[c]);
+  }
 }
 
 // The same as pool_planes where channels are neighbours: side by side, some pixels at once. `sums` is
