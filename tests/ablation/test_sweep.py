@@ -177,18 +177,21 @@ def two_processes(rank, meet, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=2)
     net, data = network("plain head"), batches(3)
-    whole = sweep(net, data, checkpoint=folder / "sums.safetensors")
-    whole.save(folder / f"whole-{rank}.safetensors")
-    sweep(net, data[rank::2], sharded=True).save(folder / f"sharded-{rank}.safetensors")
+    result = sweep(net, data[rank::2], checkpoint=folder / "sums.safetensors")
+    result.save(folder / f"{rank}.safetensors")
+    # One process may be left without images; and the same images are not counted twice.
+    result = sweep(net, data if rank else [])
+    result.save(folder / f"{rank}-alone.safetensors")
+    with pytest.raises(InputError, match="expected other images, got 0/0 in both"):
+        sweep(net, data)
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_are_one(net, tmp_path):
-    """Whether they share the batches or come with their shares of them."""
     meet = f"file://{tmp_path}/meet"
     torch.multiprocessing.spawn(two_processes, (meet, tmp_path), nprocs=2)
     expected = sweep(net, batches(3))
-    for name in ("whole-0", "whole-1", "sharded-0", "sharded-1"):
+    for name in ("0", "1", "0-alone", "1-alone"):
         assert_same(gpe.AblationResult.load(tmp_path / f"{name}.safetensors"), expected)
     parts = sorted(tmp_path.glob("sums-*-of-2.safetensors"))
     assert [gpe.AblationResult.load(part).images for part in parts] == [4, 2]
