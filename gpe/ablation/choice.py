@@ -58,7 +58,10 @@ class Engines:
                 self.record = found if self.record is None else self.record.merge(found)
             self._shape, self._engine = images.shape[1:], engine
             return engine
-        raise InputError(f"engine: expected one that can run here, got {self.wanted}: {reasons}")
+        raise InputError(
+            f"engine: expected a network that the {self.wanted} one can serve, got another: "
+            f"{reasons[self.wanted]}"
+        )
 
     def _candidates(self, images: Tensor, reasons: dict[str, str]):
         """Engines that may run, the fastest first; ``reasons`` gets why others may not."""

@@ -1,19 +1,11 @@
 """A sweep in pieces: over processes, and over interruptions."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from torch import distributed
 
 from gpe.ablation.result import AblationResult
 from gpe.errors import InputError
-
-
-def own_share(batches: Iterable[tuple], sharded: bool) -> Iterator[tuple]:
-    """The batches of this process."""
-    rank, world = (0, 1) if sharded else _place()
-    return islice(batches, rank, None, world)
 
 
 def checkpoint_path(checkpoint: str | Path | None) -> Path | None:

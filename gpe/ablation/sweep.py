@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpe.ablation.choice import EngineName, Engines
 from gpe.ablation.plan import Plan, Ranges, make_plan
 from gpe.ablation.result import AblationResult, EngineRecord, empty_result
-from gpe.ablation.shards import checkpoint_path, over_processes, own_share, resumed
+from gpe.ablation.shards import checkpoint_path, over_processes, resumed
 from gpe.errors import InputError, expect_integer, expect_one_of
 from gpe.metrics.consistency import evaluating
 from gpe.metrics.region_iou import Regions, resolve_regions
@@ -33,7 +33,6 @@ def ablation_sweep(
     engine: EngineName = "auto",
     memory: int = 2**29,
     device: torch.device | str | None = None,
-    sharded: bool = False,
     checkpoint: str | Path | None = None,
     every: int = 20,
 ) -> AblationResult:
@@ -47,6 +46,9 @@ def ablation_sweep(
     cannot be traced runs as a whole for each variant (``"rerun"``). Before anything is counted,
     logits of some variants are held against plainly zeroing the channels and running the whole
     network; an engine that differs by more than the tolerance is not used.
+
+    Among processes of :mod:`torch.distributed` each gives its own batches, all call this, and all
+    get the result over the images of all, the same as one process that is given all batches.
 
     Args:
         model: any network that yields logits ``[N,K,h,w]`` of any size, alone, under ``"out"`` or
@@ -68,9 +70,6 @@ def ablation_sweep(
             force one.
         memory: bytes that the variants which run at once may take, about.
         device: where to run; None: where the model's parameters are.
-        sharded: whether ``batches`` are this process's share already. If not, each process of an
-            initialised :mod:`torch.distributed` takes every so many-th of them. Either way all
-            processes get the result over all images.
         checkpoint: a file for the sums so far. If it is there, what it holds is not done again.
             Each of several processes has its own, with its number in the name.
         every: batches between two of these files.
@@ -114,7 +113,7 @@ def ablation_sweep(
     sums = None
 
     with evaluating(model), torch.inference_mode():
-        for number, batch in enumerate(own_share(batches, sharded)):
+        for number, batch in enumerate(batches):
             images, labels, ids = _unpacked(batch, torch.device(device))
             rectangles = resolve_regions(regions, *_sides(labels))
             if sums is None:

@@ -41,11 +41,13 @@ class Decoder(nn.Module):
     def forward(self, images: Tensor, scale: float | None = None) -> tuple[Tensor, int]:
         skip = self.stem(images)
         deep = self.encoder(skip)
-        deep = F.interpolate(self.up(deep), skip.shape[-2:], mode="bilinear") + deep.mean()
+        deep = F.interpolate(self.up(deep), skip.shape[-2:], mode="bilinear") + deep.mean(
+            (1, 2, 3), True
+        )
         if scale is not None:
             deep = deep * scale
         logits = self.head(torch.cat([skip, F.relu_(deep)], 1))
-        return F.interpolate(logits, size=images.shape[2:], mode="nearest"), len(self.up.weight)
+        return F.interpolate(logits, size=images.shape[2:], mode="nearest"), self.up.out_channels
 
 
 class PlainHead(nn.Module):
@@ -72,6 +74,14 @@ class Branching(PlainHead):
         features = self.encoder(images)
         features = features * 2 if features[:, 0].abs().sum() > 0 else features
         return self.head(features)
+
+
+class Mixing(PlainHead):
+    """What it says of an image depends on the others of the batch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.encoder(images)
+        return self.head(features - features.mean())
 
 
 class Twice(PlainHead):
