@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gpe.report.ablation_figures import figures, has_paper
+from gpe.report.ablation_figures import HALVES, figures, has_paper
 from gpe.report.ablation_findings import findings as of_one
 from gpe.report.ablation_trials import PAPER_CHANNELS, Trial, read, top
 from gpe.report.given_networks import each
@@ -27,7 +27,8 @@ def section(runs: Sequence[Run]) -> dict[str, Any]:
         InputError: a record lacks what a record of an ablation has.
     """
     groups = [_group(title, trial) for title, trial in each(runs, read)]
-    return {"heading": _HEADINGS[runs[0].record.experiment], "groups": groups}
+    heading = _HEADINGS[runs[0].record.experiment]
+    return {"heading": heading, "halves": HALVES, "groups": groups}
 
 
 def tables(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ _SMALL, _LARGE = (2.6, 2.1), (4.6, 2.9)
 
 
 def figures(trial: Trial) -> list[dict[str, Any]]:
-    """Rows of panels that share an axis; ``wide`` ones are to be larger."""
+    """Rows of panels that share an axis; ``wide`` ones are larger, ``legend`` says which it needs."""
     rows = []
     if trial.experiment != "figure6" or not about_sides(trial):
         rows += _rows(trial, trial.regions, "Figure 4", wide=False)
@@ -31,7 +31,7 @@ def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[di
             {
                 "title": f"{name}: the first N channels removed",
                 "wide": wide,
-                "halves": {},
+                "legend": "rankings",
                 "panels": _panels(trial, regions, "top", wide=wide),
             }
         )
@@ -40,7 +40,7 @@ def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[di
             {
                 "title": f"{name}: one range of the ranking removed at a time",
                 "wide": wide,
-                "halves": {},
+                "legend": "" if rows else "rankings",
                 "panels": _panels(trial, regions, "range", wide=wide),
             }
         )
@@ -108,7 +108,7 @@ def _costs(trial: Trial) -> dict[str, Any]:
     return {
         "title": "Figures S4 and S3: what either half loses",
         "wide": True,
-        "halves": HALVES,
+        "legend": "halves",
         "panels": [
             {
                 "title": f"the first N {ranking_of(side).kind} channels removed",

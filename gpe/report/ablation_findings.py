@@ -1,13 +1,12 @@
 """What removing channels shows, in plain sentences: no more than random orders let one say."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 from scipy.stats import spearmanr
 
 from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, top
 from gpe.report.rankings import RANDOM, ranking_of
-from gpe.report.words import count, listing, signed
+from gpe.report.words import listing, signed
 
 SIDES = ("left", "right")
 _FEW = 19  # draws, of which a ranking by chance lies below all in one case of 20
@@ -18,7 +17,7 @@ def findings(trial: Trial) -> list[str]:
     """Paragraphs about one network, what matters most first."""
     paragraphs = []
     if about_sides(trial):
-        for number in reversed(trial.told):
+        for number in list(trial.told)[-1:]:
             paragraphs += [_half(trial, side, number) for side in SIDES]
             paragraphs.append(_selectivity(trial, number))
     if trial.experiment != "figure6" or not paragraphs:
@@ -80,10 +79,9 @@ def _only_random(trial: Trial, number: int) -> str:
     region = trial.regions[0]
     value = trial.value(RANDOM, top(number), region)
     moves = _moves(trial.baseline[region], value.mean)
-    low, high = value.low, value.high
     return (
         f"Without {number} random channels of {trial.channels} the network {moves} mIoU "
-        f"({low:.1f} to {high:.1f}, {count(len(trial.draws), 'draw')})."
+        f"({_band(value, len(trial.draws))})."
     )
 
 
@@ -123,7 +121,7 @@ def _by_region(trial: Trial, name: str, number: int) -> list[str]:
     for region in trial.regions:
         places[_place(trial, name, number, region)].append(region)
     parts = [
-        f"{place} in {listing(places[place])}"
+        f"{place} in {'every region' if len(places) == 1 else listing(places[place])}"
         for place in (_BELOW, _WITHIN, _ABOVE)
         if place in places
     ]
@@ -167,21 +165,19 @@ def _along_the_ranking(trial: Trial, name: str) -> str:
 def _half(trial: Trial, side: str, number: int) -> str:
     (other,) = {*SIDES} - {side}
     removal = top(number)
-    lines = sorted(
-        (line for line in trial.lines if line in (*SIDES, "overall")),
-        key=lambda line: trial.value(line, removal, side).mean,
-    )
-    parts = [
-        f"{trial.value(line, removal, side).mean:.1f} without the {ranking_of(line).kind} ones"
-        for line in lines
-    ]
+    left = {
+        ranking_of(line).kind: trial.value(line, removal, side).mean
+        for line in trial.lines
+        if line in (*SIDES, "overall")
+    }
+    parts = [f"{left[kind]:.1f} ({kind})" for kind in sorted(left, key=left.get)]
     if trial.draws:
-        random = trial.value(RANDOM, removal, side)
-        parts.append(f"{_with_band(random, len(trial.draws))} without random ones")
+        random, draws = trial.value(RANDOM, removal, side), len(trial.draws)
+        parts.append(f"{random.mean:.1f} (random: {_band(random, draws)})")
     own, rival = (trial.value(line, removal, side).mean for line in (side, other))
     return (
-        f"{side.capitalize()} half, {number} channels of {trial.channels} removed: of "
-        f"{trial.baseline[side]:.1f} mIoU, {listing(parts)} remain. "
+        f"On the {side} half, removing {number} channels of {trial.channels} takes mIoU from "
+        f"{trial.baseline[side]:.1f} to {listing(parts)}. "
         f"{_told_apart(trial, side, other, number, rival - own)}"
     )
 
@@ -248,8 +244,11 @@ def _all(draws: int) -> str:
 
 
 def _with_band(value: Value, draws: int) -> str:
-    band = "one draw" if draws == 1 else f"{value.low:.1f} to {value.high:.1f}, {draws} draws"
-    return f"{value.mean:.1f} ({band})"
+    return f"{value.mean:.1f} ({_band(value, draws)})"
+
+
+def _band(value: Value, draws: int) -> str:
+    return "one draw" if draws == 1 else f"{value.low:.1f} to {value.high:.1f}, {draws} draws"
 
 
 def _moves(before: float, after: float) -> str:
@@ -261,8 +260,3 @@ def _moves(before: float, after: float) -> str:
 
 def _ranks(removal: Removal) -> str:
     return f"ranks {removal.start + 1} to {removal.stop}"
-
-
-def seen_in(trials: Sequence[Trial]) -> list[str]:
-    """The lines that any of ``trials`` has, for a legend."""
-    return list(dict.fromkeys(line for trial in trials for line in trial.lines))

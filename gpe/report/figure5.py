@@ -103,20 +103,19 @@ def _sample(arrays: dict[str, np.ndarray], index: int, counts: int) -> dict[str,
 
 def _finding(trial: Trial) -> str:
     images = "the image" if len(trial.names) == 1 else f"the {len(trial.names)} images"
-    parts = [
-        f"{percent(position)} with {number} {ranking_of('overall').kind} channels removed, "
-        f"{percent(random)} with {number} random ones"
-        for number, position, random in zip(trial.counts, *trial.accuracy.values(), strict=True)
-        if number
-    ]
-    whole = [
-        f"{percent(value)} with all {trial.channels} channels"
-        for number, value in zip(trial.counts, trial.accuracy["overall"], strict=True)
-        if not number
-    ]
+    parts = []
+    for number, position, random in table(trial):
+        if number == 0:
+            parts.append(f"with all {trial.channels} channels {percent(position)}")
+        else:
+            kind = ranking_of("overall").kind
+            parts.append(
+                f"without {number} {kind} ones {percent(position)}, without {number} random ones "
+                f"{percent(random)}"
+            )
     return (
-        f"So many of the labelled pixels of {images} are right: {'; '.join([*whole, *parts])}. "
-        "A few images are an illustration, no measurement."
+        f"Right of the labelled pixels of {images}: {'; '.join(parts)}. "
+        "A few images illustrate; they measure nothing."
     )
 
 

@@ -11,6 +11,8 @@ from gpe.report.runs import Run
 Found = TypeVar("Found")
 
 _TITLE = ("data", "split", "network", "layer")
+# By what to tell apart those that agree in that, before any other option.
+_FIRST = ("preset", "checkpoint", "size", "seed")
 
 
 def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, Found]]:
@@ -38,15 +40,15 @@ def _checked(run: Run, read: Callable[[Run], Found]) -> Found:
 
 def _titles(configs: Sequence[dict[str, Any]]) -> list[str]:
     names = [", ".join(str(config[o]) for o in _TITLE if o in config) for config in configs]
-    alike = defaultdict(list)
-    for name, config in zip(names, configs, strict=True):
-        alike[name].append(config)
-    return [
-        ", ".join((name, *_differences(config, alike[name])))
-        for name, config in zip(names, configs, strict=True)
-    ]
-
-
-def _differences(config: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]:
-    options = [name for name in config if len({str(other.get(name)) for other in others}) > 1]
-    return [f"{name.replace('_', ' ')} {config[name]}" for name in options]
+    options = list(dict.fromkeys((*_FIRST, *(option for config in configs for option in config))))
+    for option in options:
+        alike = defaultdict(set)
+        for name, config in zip(names, configs, strict=True):
+            alike[name].add(str(config.get(option)))
+        names = [
+            f"{name}, {option.replace('_', ' ')} {config.get(option)}"
+            if names.count(name) > 1 and len(alike[name]) > 1
+            else name
+            for name, config in zip(names, configs, strict=True)
+        ]
+    return names

@@ -1,8 +1,9 @@
 """What `gpe rank` found: scores by rank, the first channels, and how far rankings agree."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import floor, log10
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from gpe.report.words import count, signed
 
 _RECIPE = ("preset", "checkpoint", "size", "batch_size", "precision", "seed")
 _SIGNED = ("left", "right")
+# Of all pairs in the table, those that there is something to say of.
+_COMPARED = (("overall", "kernel_flip_mirror"), ("overall", "kernel_flip_pair"), _SIGNED)
 _SHOWN = 10  # channels in the table
 _DRAWN = 256  # ranks in a figure; more would not be told apart
 
@@ -119,10 +122,11 @@ def of_one(trial: Trial) -> list[str]:
     found = []
     for name, ranked in trial.scored.items():
         channel, score, low, high = ranked.top[0]
+        shown = _format(ranked)
         text = (
             f"{ranking_of(name).label}, over {count(ranked.images, 'image')}: channel {channel} of "
-            f"{trial.channels} comes first, {_number(score)} (95\u00a0% interval {_number(low)} to "
-            f"{_number(high)})"
+            f"{trial.channels} comes first, {shown(score)} (95\u00a0% interval {shown(low)} to "
+            f"{shown(high)})"
         )
         if ranked.scores is None:
             found.append(f"{text}.")
@@ -136,7 +140,7 @@ def of_one(trial: Trial) -> list[str]:
             times = score / float(np.median(ranked.scores[0]))
             found.append(f"{text}, {times:.1f} times the median channel.")
     for pair in _pairs(trial):
-        if RANDOM not in pair["names"]:
+        if pair["names"] in _COMPARED:
             one, other = (ranking_of(name).label for name in pair["names"])
             found.append(
                 f"{one} and {other}: Spearman correlation {signed(pair['rho'], 2)}, "
@@ -149,15 +153,13 @@ def of_one(trial: Trial) -> list[str]:
 def table(trial: Trial) -> dict[str, Any]:
     """The first channels of each mode, a row for each rank."""
     names = list(trial.scored)
-    tops = [ranked.top[:_SHOWN] for ranked in trial.scored.values()]
-    longest = max((len(top) for top in tops), default=0)
     return {
         "heads": [
             (ranking_of(n).label, trial.modes[n].images, ranking_of(n).colour) for n in names
         ],
         "rows": [
-            [_top_cell(top[rank]) if rank < len(top) else None for top in tops]
-            for rank in range(longest)
+            [_top_cell(ranked, rank) for ranked in trial.scored.values()]
+            for rank in range(min(_SHOWN, trial.channels))
         ],
     }
 
@@ -195,14 +197,19 @@ def _expected(trial: Trial) -> float:
     return trial.head**2 / trial.channels
 
 
-def _top_cell(entry: tuple[int, float, float, float]) -> dict[str, Any]:
-    channel, *numbers = entry
-    score, low, high = map(_number, numbers)
+def _top_cell(ranked: Ranked, rank: int) -> dict[str, Any] | None:
+    if rank >= min(_SHOWN, len(ranked.top)):
+        return None
+    channel, *numbers = ranked.top[rank]
+    score, low, high = map(_format(ranked), numbers)
     return {"channel": channel, "score": score, "low": low, "high": high}
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+def _format(ranked: Ranked) -> Callable[[float], str]:
+    """Writes the scores of a ranking with so many decimals that the highest has three digits."""
+    highest = abs(ranked.top[0][1]) or 1.0
+    decimals = max(0, 2 - floor(log10(highest)))
+    return lambda value: f"{value:.{decimals}f}".replace("-", "−")
 
 
 def _group(title: str, trial: Trial) -> dict[str, Any]:
