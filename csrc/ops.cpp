@@ -16,6 +16,9 @@ TORCH_LIBRARY(gpe, library) {
   library.def(
       "place_on_grid_(Tensor(a!) canvas, Tensor placed, Tensor images, Tensor locations,"
       " int grid_size, Tensor scale, Tensor shift) -> ()");
+  library.def(
+      "region_confusion(Tensor logits, Tensor labels, int[] regions, int num_classes,"
+      " int ignore_index) -> (Tensor confusion, Tensor wrong)");
 }
 
 namespace {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_integer
 from gpe.ops.region_confusion import Rectangle, expect_rectangle, region_confusion
 
 Regions = Sequence[str] | Mapping[str, Rectangle]
@@ -143,6 +143,7 @@ class RegionIoU(Metric):
         ignore_index: int = 255,
     ):
         super().__init__()
+        expect_integer("num_classes", num_classes, 1)
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.regions = dict(regions) if isinstance(regions, Mapping) else _names(regions)
         zeros = torch.zeros(len(self.regions), num_classes, num_classes, dtype=torch.int64)
@@ -150,7 +151,9 @@ class RegionIoU(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch."""
-        rectangles = resolve_regions(self.regions, *labels.shape[-2:])
+        if labels.dim() != 3:
+            raise InputError(f"labels: expected shape [N,H,W], got {list(labels.shape)}")
+        rectangles = resolve_regions(self.regions, *labels.shape[1:])
         confusion = region_confusion(
             logits,
             labels,

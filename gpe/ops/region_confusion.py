@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError, expect_integer
-from gpe.ops import reference
+from gpe.ops import backend
 
 Rectangle = tuple[int, int, int, int]  # top, left, bottom, right in pixels, half-open
+
+_MOST_CLASSES = 32768  # as in csrc/region_confusion.h: their pairs fit 32 bits
 
 
 def region_confusion(
@@ -62,14 +64,13 @@ def region_confusion(
     _check(logits, labels, num_classes, ignore_index)
     rectangles = _rectangles(regions, *labels.shape[1:])
     flat = [side for rectangle in rectangles for side in rectangle]
-    confusion, wrong = reference.region_confusion(
-        logits.detach(), labels, flat, num_classes, ignore_index
-    )
+    count = backend.implementation("region_confusion", labels.device.type)
+    confusion, wrong = count(logits.detach(), labels, flat, num_classes, ignore_index)
     if torch.compiler.is_compiling() or _is_capturing(wrong):
         what = "labels or predictions outside the classes, or logits that are not finite"
         torch._assert_async((wrong == 0).all(), f"gpe.region_confusion: {what}")
     elif type(wrong) is Tensor and wrong.any():  # a fake tensor has no value to look at
-        _say_what_is_wrong(logits, labels, rectangles, num_classes, ignore_index, wrong.tolist())
+        _say_what_is_wrong(logits, labels, rectangles, num_classes, ignore_index)
     return confusion
 
 
@@ -100,6 +101,8 @@ def _rectangles(regions: Sequence[Rectangle], height: int, width: int) -> list[R
 
 def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:
     expect_integer("num_classes", num_classes, 1)
+    if num_classes > _MOST_CLASSES:
+        raise InputError(f"num_classes: expected at most {_MOST_CLASSES}, got {num_classes}")
     if not isinstance(ignore_index, int) or not -(2**63) <= ignore_index < 2**63:
         raise InputError(f"ignore_index: expected a 64-bit integer, got {ignore_index!r}")
     if not _has_integers(labels) or labels.dim() != 3:
@@ -145,34 +148,41 @@ def _say_what_is_wrong(
     rectangles: list[Rectangle],
     num_classes: int,
     ignore_index: int,
-    wrong: list[int],
 ) -> None:
     """Looks for the first of them; time does not matter any more."""
-    wrong_labels, wrong_predictions, _ = wrong
     classes = f"classes from 0 to {num_classes - 1}"
-    inside = torch.zeros(labels.shape, dtype=torch.bool, device=labels.device)
+    counts = torch.zeros(labels.shape, dtype=torch.bool, device=labels.device)
     for top, left, bottom, right in rectangles:
-        inside[:, top:bottom, left:right] = True
-    labels = labels.long()
-    no_class = (labels < 0) | (labels >= num_classes)
-    if wrong_labels:
-        where = (inside & no_class & (labels != ignore_index)).nonzero()[0].tolist()
-        raise InputError(
-            f"labels: expected {classes}, or ignore_index, {ignore_index}, got "
-            f"{int(labels[tuple(where)])} at {where}, and {_pixels(wrong_labels)} of such kind"
-        )
-    if wrong_predictions:
-        counted = inside & ~no_class & (labels != ignore_index)
-        predictions = logits.long()
-        no_class = (predictions < 0) | (predictions >= num_classes)
-        where = (counted & no_class).nonzero()[0].tolist()
-        raise InputError(
-            f"logits: expected predictions of {classes}, got {int(predictions[tuple(where)])} "
-            f"at {where}, and {_pixels(wrong_predictions)} of such kind"
+        counts[:, top:bottom, left:right] = True
+    counts &= labels.long() != ignore_index
+    expected = f"labels: expected {classes}, or ignore_index, {ignore_index}"
+    _expect_classes(expected, labels.long(), counts, num_classes)
+    if not logits.is_floating_point():
+        _expect_classes(
+            f"logits: expected predictions of {classes}", logits.long(), counts, num_classes
         )
     where = logits.isfinite().logical_not().nonzero()[0].tolist()
     raise InputError(f"logits: expected finite numbers, got {logits[tuple(where)]} at {where}")
 
 
-def _pixels(count: int) -> str:
-    return f"{count} pixel{'s' if count > 1 else ''}"
+def _expect_classes(expected: str, values: Tensor, counts: Tensor, num_classes: int) -> None:
+    wrong = (counts & ((values < 0) | (values >= num_classes))).nonzero()
+    if len(wrong):
+        where = wrong[0].tolist()
+        raise InputError(
+            f"{expected}, got {int(values[tuple(where)])} at {where}; wrong pixels: {len(wrong)}"
+        )
+
+
+def _fake(logits, labels, regions, num_classes, ignore_index):
+    shape = len(regions) // 4, num_classes, num_classes
+    return tuple(labels.new_empty(size, dtype=torch.int64) for size in (shape, (3,)))
+
+
+def register(library: str) -> None:
+    """Adds shapes to the kernel of ``torch.ops.<library>``."""
+    torch.library.register_fake(f"{library}::region_confusion", _fake)
+
+
+if backend.extension().ready:
+    register("gpe")

@@ -28,7 +28,6 @@ class Trial:
 
     Attributes:
         label: of the network.
-        trained: whether this run trained it; otherwise it was given.
         miou: in percent, by region.
         iou: by region, in percent for each of ``classes``; None where there is none of it.
         paper: the paper's mIoU of the whole image, or None.
@@ -40,7 +39,6 @@ class Trial:
     data: str
     split: str
     label: str
-    trained: bool
     classes: list[str]
     miou: dict[str, float]
     iou: dict[str, list[float | None]]
@@ -101,23 +99,24 @@ def _group(trials: Sequence[Trial]) -> dict[str, Any]:
         "recipe": recipe(trials, _RECIPE),
         "findings": findings(trials),
         "regions": list(trials[0].miou),
-        "networks": [
-            {
-                "label": trial.label,
-                "notes": notes(trial),
-                "miou": trial.miou,
-                "accuracy": trial.accuracy,
-                "paper": trial.paper,
-                "classes": _by_class(trial),
-                "pictures": _pictures(trial),
-            }
-            for trial in trials
-        ],
+        "networks": [_network(trial) for trial in trials],
     }
 
 
-def _by_class(trial: Trial) -> list[dict[str, Any]]:
-    palette = load_arrays(trial.directory).get("palette")
+def _network(trial: Trial) -> dict[str, Any]:
+    arrays = {name: array.numpy() for name, array in load_arrays(trial.directory).items()}
+    return {
+        "label": trial.label,
+        "notes": notes(trial),
+        "miou": trial.miou,
+        "accuracy": trial.accuracy,
+        "paper": trial.paper,
+        "classes": _by_class(trial, arrays.get("palette")),
+        "pictures": _pictures(arrays),
+    }
+
+
+def _by_class(trial: Trial, palette: np.ndarray | None) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -128,9 +127,8 @@ def _by_class(trial: Trial) -> list[dict[str, Any]]:
     ]
 
 
-def _pictures(trial: Trial) -> list[dict[str, str]]:
+def _pictures(arrays: dict[str, np.ndarray]) -> list[dict[str, str]]:
     """Image, labels and predictions of a few images; none without arrays."""
-    arrays = {name: array.numpy() for name, array in load_arrays(trial.directory).items()}
     colours = np.zeros((256, 3), np.uint8)
     if "palette" in arrays:
         colours[: len(arrays["palette"])] = arrays["palette"]
@@ -154,14 +152,12 @@ def _pictures(trial: Trial) -> list[dict[str, str]]:
 def _read(run: Run) -> Trial:
     record, config = run.record, run.record.config
     try:
-        trained = "backbone" in config
         return Trial(
             config=config,
             directory=run.directory,
             data=str(config["data"]),
             split=str(config["split"]),
-            label=_label(config) if trained else str(config["network"]),
-            trained=trained,
+            label=str(config["network"]) if "network" in config else _label(config),
             classes=[str(name) for name in record.result["classes"]],
             miou={str(name): float(value) for name, value in record.result["miou"].items()},
             iou={
