@@ -56,9 +56,9 @@ def findings(runs: Sequence[Run]) -> list[str]:
 
 def table(trial: Trial) -> dict[str, Any]:
     """A block of rows for nothing and for each count that is told of; columns of regions."""
-    blocks = [{"title": "nothing removed", "rows": [_untouched(trial)]}]
+    blocks = [{"title": "", "rows": [_untouched(trial)]}]
     for number, counted in trial.told.items():
-        title = f"{number} of {trial.channels} channels removed"
+        title = f"{number} of {trial.channels} removed"
         if any(removal == top(counted) for _, removal, _ in trial.paper):
             exact = (number, trial.channels) == (counted, PAPER_CHANNELS)
             title += "" if exact else f"; the paper, {counted} of {PAPER_CHANNELS}"
@@ -76,7 +76,7 @@ def _untouched(trial: Trial) -> dict[str, Any]:
     cells = [
         _cell(value, value, value, value, paper(region)) for region, value in trial.baseline.items()
     ]
-    return {"label": "All channels", "note": "", "colour": "ink", "cells": cells}
+    return {"label": "Nothing removed", "note": "", "colour": "ink", "cells": cells}
 
 
 def _row(trial: Trial, line: str, number: int, counted: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _group(title: str, trial: Trial) -> dict[str, Any]:
         "findings": of_one(trial),
         "images": trial.images,
         "ranked_on": {
-            ranking_of(name).label: count(number, "image")
+            ranking_of(name).label: number
             for name, number in trial.ranked_on.items()
             if name in trial.rankings
         },

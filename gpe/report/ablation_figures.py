@@ -13,7 +13,11 @@ _SMALL, _LARGE = (2.6, 2.1), (4.6, 2.9)
 
 
 def figures(trial: Trial) -> list[dict[str, Any]]:
-    """Rows of panels that share an axis; ``wide`` ones are larger, ``legend`` says which it needs."""
+    """Rows of panels that share an axis.
+
+    ``wide`` ones are larger; ``legend`` is ``"rankings"``, ``"halves"`` or, where it stands
+    above an earlier row, empty.
+    """
     rows = []
     if trial.experiment != "figure6" or not about_sides(trial):
         rows += _rows(trial, trial.regions, "Figure 4", wide=False)

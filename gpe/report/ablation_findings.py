@@ -208,18 +208,18 @@ def _selectivity(trial: Trial, number: int) -> str:
             f"{side}-specific ones cost the left half {_points(lost[0])} and the right half "
             f"{_points(lost[1])} ({_tilt(lost[0] - lost[1])})"
         )
-    text = f"Of {number} channels, {' and '.join(parts)}."
+    text = f"Half against half, {number} channels removed: {'; '.join(parts)}."
     if len(trial.draws) < 2:
         return text
     start = trial.baseline["left"] - trial.baseline["right"]
     halves = zip(*(trial.each_draw(removal, side) for side in SIDES), strict=True)
     tilts = [start - (left - right) for left, right in halves]
-    return f"{text} Random draws: {_tilt(min(tilts))} to {_tilt(max(tilts))}."
+    return f"{text} In random draws it is from {_tilt(min(tilts))} to {_tilt(max(tilts))}."
 
 
 def _tilt(points: float) -> str:
     if abs(points) < 0.05:
-        return "both alike"
+        return "0.0 between them"
     return f"{abs(points):.1f} more on the {'left' if points > 0 else 'right'}"
 
 

@@ -114,8 +114,8 @@ def _finding(trial: Trial) -> str:
                 f"{percent(random)}"
             )
     return (
-        f"Right of the labelled pixels of {images}: {'; '.join(parts)}. "
-        "A few images illustrate; they measure nothing."
+        f"Of the labelled pixels of {images}, so many are named rightly: {'; '.join(parts)}. "
+        "A few images illustrate; they prove nothing."
     )
 
 

@@ -228,16 +228,27 @@ def _group(title: str, trial: Trial) -> dict[str, Any]:
 
 def _figures(trial: Trial) -> list[dict[str, Any]]:
     ranks = np.unique(np.linspace(0, trial.channels - 1, _DRAWN).round().astype(int))
-    found = []
+    lines = {}
     for name, ranked in trial.scored.items():
         if ranked.scores is None:
             continue
         by_rank = ranked.scores[:, ranked.order[ranks]].T.tolist()
         points = {int(rank) + 1: tuple(values) for rank, values in zip(ranks, by_rank, strict=True)}
-        line = BandLine(points=points, paper={}, colour=ranking_of(name).colour, dashes="")
-        shown = limits([line], 0.0)
-        figure = panel([line], label="rank", limits=shown, level=0.0, size=(3.2, 2.3))
-        found.append(
-            {"label": ranking_of(name).label, "note": ranking_of(name).note, "figure": figure}
-        )
-    return found
+        style = ranking_of(name)
+        lines[name] = BandLine(points=points, paper={}, colour=style.colour, dashes="")
+    return [
+        {
+            "label": ranking_of(name).label,
+            "images": trial.modes[name].images,
+            "figure": panel(
+                [line], label="rank", limits=_limits(lines, name), level=0.0, size=(3.2, 2.3)
+            ),
+        }
+        for name, line in lines.items()
+    ]
+
+
+def _limits(lines: dict[str, BandLine], name: str) -> tuple[float, float]:
+    """Shared by those modes that have a sign, and by those that have none."""
+    alike = [line for other, line in lines.items() if (other in _SIGNED) == (name in _SIGNED)]
+    return limits(alike, 0.0)
