@@ -169,7 +169,6 @@ class _Target:
                 regions=config.regions,
                 num_classes=len(self.images.classes),
                 engine=config.engine,
-                sharded=True,
             )
         rows = [dict(row) for row in swept.rows]
         confusion = torch.stack([row.pop("confusion") for row in rows])
