@@ -31,7 +31,7 @@ def ablation_sweep(
     num_classes: int,
     ignore_index: int = 255,
     engine: EngineName = "auto",
-    memory: int = 2**29,
+    memory: int | None = None,
     device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
     every: int = 20,
@@ -68,7 +68,8 @@ def ablation_sweep(
         ignore_index: pixels with this label count nowhere.
         engine: ``"auto"`` takes the fastest that can run; ``"incremental"`` and ``"general"``
             force one.
-        memory: bytes that the variants which run at once may take, about.
+        memory: bytes that the variants which run at once may take, about. None: 64 MiB on a CPU,
+            whose caches then help, and 1 GiB on a GPU, which many of them keep busy.
         device: where to run; None: where the model's parameters are.
         checkpoint: a file for the sums so far. If it is there, what it holds is not done again.
             Each of several processes has its own, with its number in the name.
@@ -104,11 +105,13 @@ def ablation_sweep(
         ('first', 'top', 0, 32, 'full')
     """
     expect_one_of("engine", engine, get_args(EngineName))
-    for name, value in (("num_classes", num_classes), ("memory", memory), ("every", every)):
-        expect_integer(name, value, 1)
     find_layer(model, layer)
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if memory is None:
+        memory = 2**26 if torch.device(device).type == "cpu" else 2**30
+    for name, value in (("num_classes", num_classes), ("memory", memory), ("every", every)):
+        expect_integer(name, value, 1)
     engines, path = Engines(model, layer, engine, memory), checkpoint_path(checkpoint)
     sums = None
 
