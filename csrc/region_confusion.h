@@ -86,7 +86,7 @@ struct Rectangle {
   }
 };
 
-// A call whose arguments were checked. confusion [R,K,K] and wrong [3] are zeros that kernels add to:
+// A call whose arguments were checked. confusion [R,K,K] and wrong [3] are zeros, to be added to:
 // wrong is above 0 where labels, predictions or logits are no classes or not finite.
 struct Call {
   at::Tensor logits, labels;
