@@ -32,7 +32,6 @@ def ablation_sweep(
     ignore_index: int = 255,
     engine: EngineName = "auto",
     memory: int | None = None,
-    device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
     every: int = 20,
 ) -> AblationResult:
@@ -53,7 +52,7 @@ def ablation_sweep(
     Args:
         model: any network that yields logits ``[N,K,h,w]`` of any size, alone, under ``"out"`` or
             ``"logits"``, or first in a tuple; or, with labels ``[N]``, logits ``[N,K]``. It runs
-            in evaluation mode, without gradients.
+            where its parameters are, in evaluation mode, without gradients.
         batches: ``(images, labels)`` or ``(images, labels, ids)``: normalised floating images
             ``[N,3,H,W]``, labels of any integer dtype ``[N,H,W]``, and what names each image.
         rankings: name to a ``ChannelRanking``, or to all the layer's channels in order: those to
@@ -70,7 +69,6 @@ def ablation_sweep(
             force one.
         memory: bytes that the variants which run at once may take, about. None: 64 MiB on a CPU,
             whose caches then help, and 1 GiB on a GPU, which many of them keep busy.
-        device: where to run; None: where the model's parameters are.
         checkpoint: a file for the sums so far. If it is there, what it holds is not done again.
             Each of several processes has its own, with its number in the name.
         every: batches between two of these files.
@@ -106,10 +104,9 @@ def ablation_sweep(
     """
     expect_one_of("engine", engine, get_args(EngineName))
     find_layer(model, layer)
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     if memory is None:
-        memory = 2**26 if torch.device(device).type == "cpu" else 2**30
+        memory = 2**26 if device.type == "cpu" else 2**30
     for name, value in (("num_classes", num_classes), ("memory", memory), ("every", every)):
         expect_integer(name, value, 1)
     engines, path = Engines(model, layer, engine, memory), checkpoint_path(checkpoint)
@@ -117,7 +114,7 @@ def ablation_sweep(
 
     with evaluating(model), torch.inference_mode():
         for number, batch in enumerate(batches):
-            images, labels, ids = _unpacked(batch, torch.device(device))
+            images, labels, ids = _unpacked(batch, device)
             rectangles = resolve_regions(regions, *_sides(labels))
             if sums is None:
                 plan = make_plan(rankings, counts, ranges, _width(model, layer, images))
