@@ -66,11 +66,14 @@ class LinearStart:
 
 
 def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose batch norms are part of the convolutions before them."""
+    """A copy whose batch norms are part of the convolutions before them, where that can be."""
     calls = [node.target for node in module.graph.nodes if node.op == "call_module"]
     if len(set(calls)) != len(calls):  # folding would change the module for its other callers too
         return module
-    return optimization.fuse(module.eval(), no_trace=True)
+    try:
+        return optimization.fuse(module.eval(), no_trace=True)
+    except RuntimeError:  # what a network keeps beside its weights cannot always be copied
+        return module
 
 
 def linear_start(after: fx.GraphModule, recording: Recording) -> LinearStart | str:

@@ -1,6 +1,7 @@
 """What an ablation found: confusion matrices, which add up over images, and the mIoU of each."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -193,11 +194,11 @@ class AblationResult:
 
 
 def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The mean and the band over rankings that differ in what follows a slash in their names.
+    """The mean and the band over rankings that differ in what follows a slash or colon in names.
 
     Args:
-        rows: of an :class:`AblationResult`; ``"random/0"``, ``"random/1"`` … become one curve,
-            ``"random"``, and other rankings stay as they are.
+        rows: of an :class:`AblationResult`; ``"random/0"``, ``"random/1"`` …, or ``"random"``,
+            ``"random:1"`` … become one curve, ``"random"``, and other rankings stay as they are.
 
     Returns:
         For each curve, removal and region, in the order in which they come: ``ranking``,
@@ -214,7 +215,7 @@ def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     scores = defaultdict(list)
     for row in rows:
-        curve = row["ranking"].split("/")[0]
+        curve = re.split("[/:]", row["ranking"])[0]
         key = (curve, row["removal"], row["start"], row["stop"], row["region"])
         scores[key].append(row["miou"])
     names = ("ranking", "removal", "start", "stop", "region")

@@ -31,8 +31,7 @@ def ablation_sweep(
     num_classes: int,
     ignore_index: int = 255,
     engine: EngineName = "auto",
-    memory: int = 2**29,
-    device: torch.device | str | None = None,
+    memory: int | None = None,
     checkpoint: str | Path | None = None,
     every: int = 20,
 ) -> AblationResult:
@@ -53,7 +52,7 @@ def ablation_sweep(
     Args:
         model: any network that yields logits ``[N,K,h,w]`` of any size, alone, under ``"out"`` or
             ``"logits"``, or first in a tuple; or, with labels ``[N]``, logits ``[N,K]``. It runs
-            in evaluation mode, without gradients.
+            where its parameters are, in evaluation mode, without gradients.
         batches: ``(images, labels)`` or ``(images, labels, ids)``: normalised floating images
             ``[N,3,H,W]``, labels of any integer dtype ``[N,H,W]``, and what names each image.
         rankings: name to a ``ChannelRanking``, or to all the layer's channels in order: those to
@@ -68,8 +67,8 @@ def ablation_sweep(
         ignore_index: pixels with this label count nowhere.
         engine: ``"auto"`` takes the fastest that can run; ``"incremental"`` and ``"general"``
             force one.
-        memory: bytes that the variants which run at once may take, about.
-        device: where to run; None: where the model's parameters are.
+        memory: bytes that the variants which run at once may take, about. None: 64 MiB on a CPU,
+            whose caches then help, and 1 GiB on a GPU, which many of them keep busy.
         checkpoint: a file for the sums so far. If it is there, what it holds is not done again.
             Each of several processes has its own, with its number in the name.
         every: batches between two of these files.
@@ -104,17 +103,18 @@ def ablation_sweep(
         ('first', 'top', 0, 32, 'full')
     """
     expect_one_of("engine", engine, get_args(EngineName))
+    find_layer(model, layer)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if memory is None:
+        memory = 2**26 if device.type == "cpu" else 2**30
     for name, value in (("num_classes", num_classes), ("memory", memory), ("every", every)):
         expect_integer(name, value, 1)
-    find_layer(model, layer)
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     engines, path = Engines(model, layer, engine, memory), checkpoint_path(checkpoint)
     sums = None
 
     with evaluating(model), torch.inference_mode():
         for number, batch in enumerate(batches):
-            images, labels, ids = _unpacked(batch, torch.device(device))
+            images, labels, ids = _unpacked(batch, device)
             rectangles = resolve_regions(regions, *_sides(labels))
             if sums is None:
                 plan = make_plan(rankings, counts, ranges, _width(model, layer, images))

@@ -121,13 +121,23 @@ def test_images_of_different_sizes(engine):
     torch.testing.assert_close(together.confusion, expected, rtol=0, atol=0)
 
 
-def test_half_precision_accumulates_in_float32():
-    net, plan = network("plain head").bfloat16(), plan_of(24)
-    images = batches(1)[0][0].bfloat16()
-    engines = Engines(net, "encoder", "auto", 2**20)
+@pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16))
+def test_other_types(dtype):
+    net, plan = network("deeplab18").to(dtype), plan_of(128)
+    images = batches(1)[0][0].to(dtype)
+    engines = Engines(net, "backbone.layer4", "auto", 2**20)
     with torch.inference_mode():
         assert engines.engine(images, plan).name == "incremental"
-    assert 1e-5 < engines.record.tolerance < 0.1
+    eps = torch.finfo(dtype).eps
+    assert eps / 100 < engines.record.measured <= engines.record.tolerance < 10000 * eps
+
+
+def test_autocast():
+    net, plan, images = network("deeplab18"), plan_of(128), batches(1)[0][0]
+    engines = Engines(net, "backbone.layer4", "auto", 2**20)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert engines.engine(images, plan).name == "incremental"
+    assert 1e-5 < engines.record.measured <= engines.record.tolerance < 0.1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

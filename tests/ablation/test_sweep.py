@@ -90,6 +90,23 @@ def test_a_ranking_may_be_an_object_with_an_order(net):
     assert_same(sweep(net, batches(), {"a": SimpleNamespace(order=order)}), expected)
 
 
+def test_rank_and_ablate():
+    """What ranking yields goes into the sweep as it is."""
+    net, data = network("deeplab18"), batches()
+    modes = ("overall", "kernel_flip_pair", "random", "random:1")
+    rankings = gpe.rank_channels(
+        net, [images for images, *_ in data], layer="backbone.layer4", modes=modes
+    )
+    result = sweep(net, data, rankings, layer="backbone.layer4", counts=32, ranges=32)
+    assert result.engine.name == "incremental"
+    removed = {row["ranking"]: row for row in result.rows if row["stop"] == 96}
+    assert list(removed) == list(modes)
+    for mode in modes:
+        assert result.orders[mode].tolist() == rankings[mode].order.tolist()
+    curves = {row["ranking"]: row["seeds"] for row in bands(result.rows)}
+    assert curves == {"overall": 1, "kernel_flip_pair": 1, "random": 2}
+
+
 def test_the_network_keeps_its_mode_and_its_weights():
     net = network("plain head").train()
     weights = {name: value.clone() for name, value in net.state_dict().items()}
