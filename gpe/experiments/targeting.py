@@ -174,9 +174,12 @@ class _Target:
         confusion = torch.stack([row.pop("confusion") for row in rows])
         for row in rows:
             row["miou"] = 100 * float(row["miou"])
+        whole = [row for row in rows if row["start"] == row["stop"] == 0]
+        baseline = {row["region"]: row["miou"] for row in whole}
         engine = asdict(swept.engine)
         engine["engine"] = engine.pop("name")
-        return _Found({"rows": rows, **engine}, {"confusion": confusion})
+        result = {"rows": rows, "baseline": baseline, **engine}
+        return _Found(result, {"confusion": confusion})
 
     @torch.no_grad()
     def predicted(self, rankings: Mapping[str, ChannelRanking]) -> _Found:

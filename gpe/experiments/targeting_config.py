@@ -159,9 +159,12 @@ class TargetingConfig:
         return directory_name(self, self.job, self.network.partition(".")[0], self.data)
 
     def removals(self, channels: int) -> "TargetingConfig":
-        """With the counts of a layer of so many channels: the paper's hundreds of 2,048."""
+        """With the counts of a layer of so many channels: the paper's hundreds of 2,048.
+
+        None is always among them, for comparison.
+        """
         if self.counts is not None:
-            return self
+            return replace(self, counts=tuple(dict.fromkeys((0, *self.counts))))
         step = step_of(channels)
         steps = FEW if self.job == "figure5" else range(-(-channels // step))
         return replace(self, counts=tuple(number * step for number in steps))
