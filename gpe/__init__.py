@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gpe.ablation import AblationResult, ablated, ablation_sweep
     from gpe.augshift import fused_augshift_loss
     from gpe.errors import InputError
-    from gpe.metrics import ShiftConsistency
+    from gpe.metrics import RegionIoU, ShiftConsistency
     from gpe.models import (
         Classifier,
         GAPNet,
@@ -17,39 +18,61 @@ if TYPE_CHECKING:
     )
     from gpe.ops.backend import doctor
     from gpe.ops.dual_crop import dual_crop
+    from gpe.ops.flip_difference import flip_difference
     from gpe.ops.gap_mse import gap_mse
+    from gpe.ops.mask_channels import mask_channels
     from gpe.ops.place_on_grid import place_on_grid
+    from gpe.ops.region_confusion import region_confusion
+    from gpe.ranking import ChannelRanking, rank_channels
 
 # The public names and where they live. Imported when first used: torch takes seconds, which
 # `gpe --help` should not.
 _HOMES = {
+    "AblationResult": "gpe.ablation",
+    "ChannelRanking": "gpe.ranking",
     "Classifier": "gpe.models",
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
     "PermuteNet": "gpe.models",
+    "RegionIoU": "gpe.metrics",
     "ShiftConsistency": "gpe.metrics",
+    "ablated": "gpe.ablation",
+    "ablation_sweep": "gpe.ablation",
     "doctor": "gpe.ops.backend",
     "dual_crop": "gpe.ops.dual_crop",
+    "flip_difference": "gpe.ops.flip_difference",
     "fused_augshift_loss": "gpe.augshift",
     "gap_mse": "gpe.ops.gap_mse",
     "load_location_checkpoint": "gpe.models",
+    "mask_channels": "gpe.ops.mask_channels",
     "place_on_grid": "gpe.ops.place_on_grid",
+    "rank_channels": "gpe.ranking",
+    "region_confusion": "gpe.ops.region_confusion",
     "resnet18": "gpe.models",
     "resnet50": "gpe.models",
 }
 
 __all__ = [
+    "AblationResult",
+    "ChannelRanking",
     "Classifier",
     "GAPNet",
     "InputError",
     "PermuteNet",
+    "RegionIoU",
     "ShiftConsistency",
+    "ablated",
+    "ablation_sweep",
     "doctor",
     "dual_crop",
+    "flip_difference",
     "fused_augshift_loss",
     "gap_mse",
     "load_location_checkpoint",
+    "mask_channels",
     "place_on_grid",
+    "rank_channels",
+    "region_confusion",
     "resnet18",
     "resnet50",
 ]

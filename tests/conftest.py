@@ -40,9 +40,16 @@ def _served() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.fixture(params=_served(), ids="-".join)
+SERVED = _served()
+WITHOUT_TRITON = [(device, name) for device, name in SERVED if name != "triton"]
+
+
+@pytest.fixture(params=SERVED, ids="-".join)
 def served(request, monkeypatch) -> str:
-    """Forces each implementation in turn; the device that it serves."""
+    """Forces each implementation in turn; the device that it serves.
+
+    An op without a Triton kernel parametrises it with ``WITHOUT_TRITON``, indirectly.
+    """
     device, name = request.param
     monkeypatch.setenv("GPE_BACKEND", name)
     return device

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import gpe
-from gpe.cli import augshift, consistency, demo, location
+from gpe.cli import augshift, consistency, demo, location, segment, targeting
 from gpe.cli.options import option
 from gpe.errors import InputError
 
@@ -17,6 +17,15 @@ UsageError = typer.BadParameter.__base__  # of the Click inside Typer, wherever 
 
 for module in (location, augshift, consistency):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(segment.app, name="segment")
+for command in (
+    targeting.rank,
+    targeting.ablate,
+    targeting.figure4,
+    targeting.figure5,
+    targeting.figure6,
+):
+    app.command(command.__name__)(command)
 
 
 @app.command()

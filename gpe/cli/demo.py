@@ -42,8 +42,17 @@ def command(
     moved = _shift(out, progress=Progress(Console(stderr=True), runs=2), **options)
     console.print("\nWhat was shown:")
     print_findings(moved, console)
+    console.print(
+        "\n[bold]3. Networks rely on it[/bold]\n"
+        "A network learns to name what each pixel of a street shows. Channels whose average\n"
+        "changes most when the street is mirrored hold position. They are removed, the first N of\n"
+        "them, and beside it N that are drawn at random:\n"
+    )
+    removed = _remove(out, console, **options)
+    console.print("\nWhat was shown:")
+    print_findings(removed, console)
     page = out / "report.html"
-    write_report([*located, *moved], page)
+    write_report([*located, *moved, *removed], page)
     console.print(f"\nPictures, tables and curves: [bold]{escape(str(page))}[/bold]")
 
 
@@ -81,3 +90,22 @@ def _shift(out: Path, **options) -> list[Path]:
         for method in ("baseline", "augshift")
     ]
     return run(configs, out, **options)
+
+
+def _remove(out: Path, console: Console, *, resume: bool, force: bool) -> list[Path]:
+    from gpe.experiments import segmentation, targeting
+    from gpe.experiments.progress import Progress
+    from gpe.experiments.segmentation_config import SegmentationConfig
+
+    device = choose_device("auto")
+    config = SegmentationConfig.of_preset(
+        "quick", train_images=1500, test_images=100, device=device
+    )
+    progress = Progress(Console(stderr=True))
+    trained = segmentation.run([config], out, progress=progress, resume=resume, force=force)
+    with console.status("removing channels"):
+        figures = [
+            targeting.run(job, str(trained[0]), out, device=device, force=force)
+            for job in ("figure4", "figure5", "figure6")
+        ]
+    return [*trained, *figures]

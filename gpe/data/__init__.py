@@ -1,19 +1,25 @@
 """Sets of images: where they come from, how an epoch and its views are drawn."""
 
+from gpe.data.pixels import Augmentation, SegmentationBatch, SegmentationSet
 from gpe.data.resident import Batch, ImageSet, epoch_order, generator
+from gpe.data.segmentation import segmentation_set
 from gpe.data.sources import load, stream, stream_test
 from gpe.data.streamed import StreamedSet
 from gpe.data.views import centre_view, random_views
 
 __all__ = [
+    "Augmentation",
     "Batch",
     "ImageSet",
+    "SegmentationBatch",
+    "SegmentationSet",
     "StreamedSet",
     "centre_view",
     "epoch_order",
     "generator",
     "load",
     "random_views",
+    "segmentation_set",
     "stream",
     "stream_test",
 ]

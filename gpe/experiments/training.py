@@ -21,7 +21,10 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Trial(Protocol):
-    """One network and how it is trained and tested, as the loop sees it."""
+    """One network and how it is trained and tested, as the loop sees it.
+
+    Tallies may be any that have the count, loss and accuracy of a :class:`Tally`.
+    """
 
     images_per_epoch: int
     num_classes: int

@@ -229,7 +229,7 @@ def _count(
     """The :class:`_Counts` of one batch, on the CPU."""
     agreements = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     hits = 0
-    with _evaluating(model):
+    with evaluating(model):
         for number in range(views.passes):
             pairs = views.cut(images, indices, number)
             classes = _classes(model(pairs.flatten(0, 1)), 2 * len(images), target).view(2, -1)
@@ -248,7 +248,7 @@ def _count(
 
 
 @contextmanager
-def _evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Evaluation mode, no gradients; afterwards each module is in the mode that it was in."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]

@@ -111,8 +111,11 @@ def implementation(name: str, device: str) -> Callable:
     if not os.environ.get("GPE_BACKEND"):
         warn_once(f"gpe: {device} tensors take {backend}: {_compiled(device).reason}")
     if backend == "triton":
-        _define_triton_op(name.rstrip("_"))
-        return getattr(torch.ops.gpe_triton, name)
+        if _define_triton_op(name.rstrip("_")):
+            return getattr(torch.ops.gpe_triton, name)
+        if os.environ.get("GPE_BACKEND"):
+            raise InputError(f"GPE_BACKEND=triton: {name} has no Triton kernel")
+        warn_once(f"gpe: {name} has no Triton kernel, {device} tensors take reference")
     return getattr(reference, name)
 
 
@@ -180,8 +183,13 @@ def _has_triton() -> bool:
 
 
 @torch.compiler.assume_constant_result
-def _define_triton_op(op: str) -> None:
-    importlib.import_module(f"gpe.ops.triton.{op}")
+def _define_triton_op(op: str) -> bool:
+    """Whether there is one: not every op needs Triton."""
+    module = f"gpe.ops.triton.{op}"
+    if importlib.util.find_spec(module) is None:
+        return False
+    importlib.import_module(module)
+    return True
 
 
 @cache

@@ -6,6 +6,7 @@ Kernels give the same bits, but for sums: there each has an order of its own.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gpe.errors import InputError
@@ -60,6 +61,76 @@ def gap_mse(
     pooled = torch.cat([features.mean((2, 3), dtype=dtype) for features in maps])
     count = len(pooled) // 2
     return pooled, (pooled[:count] - pooled[count:]).square().mean()
+
+
+def region_confusion(
+    logits: Tensor,  # [N,K,h,w], or predictions [N,H,W]
+    labels: Tensor,  # [N,H,W]
+    regions: Sequence[int],  # top, left, bottom, right of each, one after the other
+    num_classes: int,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:  # [R,K,K], [3]
+    """Confusion matrices of regions, and how many labels, predictions and logits are wrong."""
+    predictions, labels = upsampled_argmax(logits, labels.shape[1:]), labels.long()
+    not_finite = logits.isfinite().logical_not().sum()
+    valid = (labels >= 0) & (labels < num_classes)
+    counted = valid & (labels != ignore_index)
+    predicted = (predictions >= 0) & (predictions < num_classes)
+    pairs = labels * num_classes + predictions
+
+    confusion, inside = [], torch.zeros_like(labels, dtype=torch.bool)
+    for top, left, bottom, right in zip(*[iter(regions)] * 4, strict=True):
+        cut = (slice(None), slice(top, bottom), slice(left, right))
+        inside[cut] = True
+        # One bin more takes what does not count: unlike a mask, it leaves every shape known.
+        bins = torch.where(counted & predicted, pairs, num_classes**2)[cut].flatten()
+        zeros = labels.new_zeros(num_classes**2 + 1)
+        confusion.append(zeros.scatter_add(0, bins, torch.ones_like(bins))[:-1])
+    wrong = (inside & ~valid & (labels != ignore_index), inside & counted & ~predicted)
+    confusion = torch.stack(confusion).unflatten(1, (num_classes, num_classes))
+    return confusion, torch.stack([*(mask.sum() for mask in wrong), not_finite])
+
+
+def upsampled_argmax(logits: Tensor, size: Sequence[int]) -> Tensor:  # [N,H,W]
+    """The first of the largest logits at each pixel; predictions are what they are."""
+    if not logits.is_floating_point():
+        return logits.long()
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.interpolate(wide, tuple(size), mode="bilinear", align_corners=False).argmax(1)
+
+
+def flip_difference(
+    features: Tensor,  # [N,C,H,W]
+    mirrored: Tensor,  # [N,C,H,W]
+    total: Tensor | None,  # [C]
+    absolute_total: Tensor | None,  # [C]
+) -> tuple[Tensor, Tensor, Tensor]:  # [N,C], [C], [C]
+    """Differences of the means over H and W, and float64 sums of them and of their sizes."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    z, z_mirrored = (maps.mean((2, 3), dtype=dtype) for maps in (features, mirrored))
+    difference = z - z_mirrored
+    zeros = torch.zeros(z.shape[1], dtype=torch.float64, device=z.device)
+    total = zeros.clone() if total is None else total.clone()
+    absolute_total = zeros if absolute_total is None else absolute_total.clone()
+    for image in difference:
+        total = total + image
+        absolute_total = absolute_total + image.abs()
+    return difference, total, absolute_total
+
+
+def mask_channels(features: Tensor, masked: Tensor) -> Tensor:  # [N,C,...], [C]
+    """``features`` with zeros where a channel is ``masked``."""
+    # masked_fill alone would forget the memory format.
+    return features.clone().masked_fill_(_by_channel(masked, features), 0)
+
+
+def mask_channels_(features: Tensor, masked: Tensor) -> None:  # [N,C,...], [C]
+    """The same in place."""
+    features.masked_fill_(_by_channel(masked, features), 0)
+
+
+def _by_channel(masked: Tensor, features: Tensor) -> Tensor:
+    return masked.view(-1, *(1 for _ in features.shape[2:]))
 
 
 def empty_canvas(images: Tensor, grid_size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:

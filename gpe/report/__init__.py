@@ -9,15 +9,23 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.errors import InputError
 from gpe.records import atomic
-from gpe.report import augshift, consistency, location
+from gpe.report import ablation, augshift, consistency, figure5, location, rank, segment
 from gpe.report.runs import Run, runs_table
 
-# What a known experiment shows of its runs, as the context of "<experiment>.html".
+# What a known experiment shows of its runs, as the context of its template.
 SECTIONS = {
     "location": location.section,
     "augshift": augshift.section,
     "consistency": consistency.section,
+    "segment": segment.section,
+    "rank": rank.section,
+    "ablate": ablation.section,
+    "figure4": ablation.section,
+    "figure5": figure5.section,
+    "figure6": ablation.section,
 }
+# Where it is not "<experiment>.html".
+_TEMPLATES = dict.fromkeys(("ablate", "figure4", "figure6"), "ablation.html")
 
 
 def write_report(directories: Sequence[Path], path: Path) -> None:
@@ -50,6 +58,7 @@ def write_report(directories: Sequence[Path], path: Path) -> None:
     experiments = [
         {
             "name": name,
+            "template": _TEMPLATES.get(name, f"{name}.html"),
             "section": SECTIONS[name](runs) if name in SECTIONS else None,
             "runs": runs_table(runs),
         }

@@ -9,7 +9,7 @@ from gpe.report.augshift_findings import findings
 from gpe.report.augshift_pictures import moved
 from gpe.report.augshift_sweep import is_sweep, sweeps
 from gpe.report.augshift_trials import ROW, Trial, by, colour_of, method_of, tables
-from gpe.report.figures import DASHES, Line, ShiftLine, by_shift, curves
+from gpe.report.figures import DASHES, BandLine, Line, by_shift, curves
 from gpe.report.grouping import recipe
 from gpe.report.runs import Run
 from gpe.report.scores import cells, points, shown_shifts
@@ -59,7 +59,7 @@ def table(trials: Sequence[Trial], room: int) -> dict[str, Any]:
                     "name": label if len(several) == 1 else ", ".join((label, *choice)),
                     "notes": [*choice, _compute(seeds), *remark],
                     "cells": cells(scores, shifts),
-                    "line": ShiftLine(
+                    "line": BandLine(
                         points=points(scores),
                         paper=scores[0].paper_by_shift,
                         colour=colour_of(seeds[0]),

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpe.errors import InputError
 from gpe.records import RECORD
-from gpe.report.figures import DASHES, ShiftLine, by_shift
+from gpe.report.figures import DASHES, BandLine, by_shift
 from gpe.report.grouping import grouped, recipe, with_variants
 from gpe.report.runs import Run
 from gpe.report.scores import Scores, cells, consistency_of, points, read_shifts, shown_shifts
@@ -93,7 +93,7 @@ def table(trials: Sequence[Trial], room: int) -> dict[str, Any]:
                 "name": _name(row[0], trials),
                 "notes": [*_notes(row[0]), count(len(row), "seed")],
                 "cells": cells(scores, shifts),
-                "line": ShiftLine(
+                "line": BandLine(
                     points=points(scores),
                     paper={},
                     colour=_COLOURS[colour],

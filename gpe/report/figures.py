@@ -22,6 +22,7 @@ _DRAWN = {
             *("ink", "muted", "hairline", "paper"),
             *("gapnet", "permutenet", "fixed"),
             *("baseline", "wide-crops", "augshift", "blurpool", "blurpool-augshift"),
+            *("overall", "kernel-flip-mirror", "kernel-flip-pair", "left", "right", "random"),
         ),
         1,
     )
@@ -95,23 +96,23 @@ def curves(lines: Sequence[Line], *, percent: bool, chance: float | None = None)
 
 
 @dataclass(frozen=True)
-class ShiftLine:
-    """One row of a table in a figure of consistency against shift.
+class BandLine:
+    """One row of a table in a figure, against shift or against how much was removed.
 
     Attributes:
-        points: mean and both ends of its interval, in percent, by shift in pixels.
-        paper: the paper's values by shift.
+        points: mean and both ends of its band, by place along the axis.
+        paper: the paper's values by place.
         colour: name of one of the page's colours.
         dashes: as of :class:`Line`.
     """
 
-    points: dict[int, tuple[float, float, float]]
-    paper: dict[int, float]
+    points: dict[float, tuple[float, float, float]]
+    paper: dict[float, float]
     colour: str
     dashes: str
 
 
-def by_shift(lines: Sequence[ShiftLine]) -> Markup:
+def by_shift(lines: Sequence[BandLine]) -> Markup:
     """Consistency by shift as inline SVG: a band is an interval, a diamond the paper's value."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3), layout="constrained")
@@ -134,10 +135,62 @@ def by_shift(lines: Sequence[ShiftLine]) -> Markup:
         return _svg(figure)
 
 
-def png(pixels: np.ndarray) -> str:
-    """``pixels`` uint8 ``[H,W,3]`` or ``[H,W,4]`` as a ``data:`` address, at most 320 a side."""
+def panel(
+    lines: Sequence[BandLine],
+    *,
+    label: str,
+    limits: tuple[float, float],
+    level: float | None = None,
+    size: tuple[float, float] = (2.7, 2.1),
+) -> Markup:
+    """One of several plots beside one another, as inline SVG.
+
+    Args:
+        lines: the first lies lowest.
+        label: of the axis along which the points lie.
+        limits: of the other axis, the same in all panels that are to be compared.
+        level: a value to mark all along, dotted.
+        size: width and height in inches; text keeps its size, so that a wide panel has less.
+    """
+    with matplotlib.rc_context({**_STYLE, "font.size": 8}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        for line in lines:
+            colour, places = _DRAWN[line.colour], list(line.points)
+            means, lows, highs = zip(*line.points.values(), strict=True)
+            if lows != highs:
+                axes.fill_between(places, lows, highs, color=colour, alpha=0.22, linewidth=0)
+            style = {"linewidth": 1.6, "linestyle": _linestyle(line.dashes)}
+            axes.plot(places, means, color=colour, **style)
+            style = {"markerfacecolor": _PAPER, "markeredgewidth": 1.4, "zorder": 3}
+            paper = list(line.paper), list(line.paper.values())
+            axes.plot(*paper, "D", color=colour, markersize=4.5, **style)
+        if level is not None:
+            axes.axhline(level, color=_MUTED, linewidth=1, linestyle=(0, (1, 3)))
+        axes.set(xlabel=label, ylim=limits)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.margins(x=0.02)
+        return _svg(figure)
+
+
+def limits(lines: Sequence[BandLine], *levels: float) -> tuple[float, float]:
+    """Of an axis that shows all of ``lines`` and ``levels`` with some air around."""
+    values = [value for line in lines for point in line.points.values() for value in point]
+    values += [value for line in lines for value in line.paper.values()]
+    low, high = min([*values, *levels]), max([*values, *levels])
+    air = 0.05 * (high - low) or 1.0
+    return low - air, high + air
+
+
+def png(pixels: np.ndarray, *, blend: bool = True) -> str:
+    """``pixels`` uint8 ``[H,W,3]`` or ``[H,W,4]`` as a ``data:`` address, at most 320 a side.
+
+    What is larger becomes smaller, by blending pixels or, where colours stand for classes, by
+    leaving some out.
+    """
     image = Image.fromarray(pixels)
-    image.thumbnail((320, 320))
+    image.thumbnail((320, 320), Image.Resampling.BICUBIC if blend else Image.Resampling.NEAREST)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -48,8 +48,13 @@ def recipe(trials: Sequence[Any], options: Sequence[str]) -> str:
     """Those of ``options`` that all trials have, where a preset may have been overridden."""
 
     def values(option: str) -> str:
-        chosen = [trial.config[option] for trial in trials]
-        return " or ".join(sorted({"all" if value is None else str(value) for value in chosen}))
+        return " or ".join(sorted({_text(trial.config[option]) for trial in trials}))
 
     known = [option for option in options if all(option in trial.config for trial in trials)]
     return ", ".join(f"{option.replace('_', ' ')} {values(option)}" for option in known)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):  # height and width
+        return "×".join(map(str, value))
+    return "all" if value is None else str(value)

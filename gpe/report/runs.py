@@ -10,6 +10,7 @@ from gpe.records import Record
 
 # Columns of every table, even where all runs agree; the rest are columns where runs differ.
 _ALWAYS = ("best test accuracy", "last test accuracy", "seconds", "images per second")
+_LONG = 6  # a list of more is shortened
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,20 @@ def _facts(record: Record) -> Iterator[tuple[str, Any]]:
     """Configuration, result and circumstances of a run as flat (name, value) pairs."""
     for name, value in record.config.items():
         yield name, value
-    for name, value in (record.result | record.run).items():
-        name = name.replace("_", " ")
+    for name, value in record.result.items():
         if name in ("best", "last") and isinstance(value, dict):
-            yield from ((f"{name} {key.replace('_', ' ')}", item) for key, item in value.items())
-        elif isinstance(value, dict):
+            yield from ((f"{name} {_spaced(key)}", item) for key, item in value.items())
+        elif not isinstance(value, (dict, list)):  # those have their place in the section
+            yield _spaced(name), value
+    for name, value in record.run.items():
+        if isinstance(value, dict):
             yield from value.items()
-        elif not isinstance(value, list):  # tables have their place in the experiment's section
-            yield name, value
+        elif not isinstance(value, list):
+            yield _spaced(name), value
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _text(value: Any) -> str:
@@ -64,6 +71,10 @@ def _text(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, list):
+        shown = value if len(value) <= _LONG else [*value[:2], "…", value[-1]]
+        number = f" ({len(value)})" if len(value) > _LONG else ""
+        return ", ".join(map(str, shown)) + number
     return str(value)
 
 

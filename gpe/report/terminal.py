@@ -1,7 +1,8 @@
 """Runs on a terminal: the report's tables and findings, without its pictures."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpe.report import (
+    ablation,
     augshift,
     augshift_findings,
     augshift_sweep,
     augshift_trials,
     consistency,
+    figure5,
     location,
+    rank,
+    segment,
 )
 from gpe.report.location_trials import TASKS, by, read
 from gpe.report.runs import Run
+from gpe.report.terminal_channels import ablation_tables, figure5_tables, rank_tables
 
 _SCORES = (
     "In percent. Cons.m: the same answer under two random shifts of up to m pixels; right: on "
@@ -103,15 +109,50 @@ def _consistency_findings(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _segment_tables(runs: Sequence[Run], console: Console) -> None:
+    for trials in segment.tables(runs):
+        for trial in trials:
+            heading = ", ".join((segment.title([trial]), trial.label, *segment.notes(trial)))
+            _print_line(heading, console)
+            console.print(_iou_table(trial))
+    _print_line("Intersection over union in percent; mIoU: its mean over the classes.", console)
+
+
+def _segment_findings(runs: Sequence[Run]) -> list[str]:
+    return [sentence for trials in segment.tables(runs) for sentence in segment.findings(trials)]
+
+
+def _printed(
+    tables: Callable[[Sequence[Run]], Iterable[str | Table]], runs: Sequence[Run], console: Console
+) -> None:
+    for shown in tables(runs):
+        if isinstance(shown, str):
+            _print_line(shown, console)
+        else:
+            console.print(shown)
+
+
 _TABLES = {
     "location": _location_tables,
     "augshift": _augshift_tables,
     "consistency": _consistency_tables,
+    "segment": _segment_tables,
+    "rank": partial(_printed, rank_tables),
+    "ablate": partial(_printed, ablation_tables),
+    "figure4": partial(_printed, ablation_tables),
+    "figure5": partial(_printed, figure5_tables),
+    "figure6": partial(_printed, ablation_tables),
 }
 _FINDINGS = {
     "location": _location_findings,
     "augshift": _augshift_findings,
     "consistency": _consistency_findings,
+    "segment": _segment_findings,
+    "rank": rank.findings,
+    "ablate": ablation.findings,
+    "figure4": ablation.findings,
+    "figure5": figure5.findings,
+    "figure6": ablation.findings,
 }
 
 
@@ -167,6 +208,22 @@ def _score_cell(cell: dict[str, Any] | None) -> str:
     if cell["paper"] is not None:
         lines.append(f"paper {cell['paper']:.1f}")
     return "\n".join(lines)
+
+
+def _iou_table(trial: segment.Trial) -> Table:
+    shown = Table()
+    shown.add_column("class")
+    for region in trial.miou:
+        shown.add_column(escape(region), justify="right", no_wrap=True)
+    means = [f"{value:.1f}" for value in trial.miou.values()]
+    if trial.paper is not None:
+        means[0] += f" ({trial.paper:.1f})"
+    shown.add_row("mIoU", *means)
+    shown.add_section()
+    for place, name in enumerate(trial.classes):
+        values = [by_class[place] for by_class in trial.iou.values()]
+        shown.add_row(escape(name), *("" if v is None else f"{v:.1f}" for v in values))
+    return shown
 
 
 def _sweep_table(content: dict[str, Any]) -> Table:

@@ -30,11 +30,11 @@ def compared(difference: Estimate, seeds: int) -> str:
     if low is None:
         return f"{points}, from one seed each"
     if low <= 0 <= high:
-        interval = f"95\u00a0% interval {_signed(low)} to {_signed(high)}"
-        return f"{seeds} seeds cannot tell them apart ({_signed(mean)} points, {interval})"
+        interval = f"95\u00a0% interval {signed(low)} to {signed(high)}"
+        return f"{seeds} seeds cannot tell them apart ({signed(mean)} points, {interval})"
     near, far = sorted((abs(low), abs(high)))
     return f"{points} (95\u00a0% interval {near:.1f} to {far:.1f}, {seeds} seeds)"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+def signed(value: float, digits: int = 1) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")

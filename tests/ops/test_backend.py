@@ -66,6 +66,16 @@ def test_the_interpreter_serves_nobody_by_default(monkeypatch):
     assert gpe.doctor().active["cpu"] == "reference"
 
 
+def test_an_op_without_a_triton_kernel_takes_the_reference_and_says_so(monkeypatch, caplog):
+    monkeypatch.delenv("GPE_BACKEND", raising=False)
+    monkeypatch.setattr(backend, "choose", lambda device: "triton")
+    backend._log_once.cache_clear()
+    served = backend.implementation("region_confusion", "cpu")
+    assert served is backend.reference.region_confusion
+    said = "gpe: region_confusion has no Triton kernel, cpu tensors take reference"
+    assert said in caplog.messages
+
+
 def test_a_build_without_cuda_says_why(monkeypatch):
     if not backend.extension().ready:
         pytest.skip("no compiled kernels")

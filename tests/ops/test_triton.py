@@ -41,29 +41,61 @@ def test_kernels_compile_for_sm_90_and_round_twice():
     assert done.stdout.split() == ["unfused"] * 3, done.stderr
 
 
-COMPILE_GAP_MSE = """
+COMPILE_POOLING = """
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
-    from gpe.ops.triton import gap_mse
+    from gpe.ops.triton import pooling
 
     pointers = {"a": "*bf16", "b": "*bf16", "sums": "*fp32", "errors": "*fp32", "scale": "fp32"}
     for flat in (False, True):
         constants = {"FLAT": flat, "CHANNELS": 64, "PIXELS": 32, "STEPS": 4}
-        kinds = dict.fromkeys(gap_mse._pool.arg_names, "i64") | pointers
+        kinds = dict.fromkeys(pooling._pool.arg_names, "i64") | pointers
         kinds |= dict.fromkeys(constants, "constexpr")
-        source = ASTSource(gap_mse._pool, signature=kinds, constexprs=constants)
+        source = ASTSource(pooling._pool, signature=kinds, constexprs=constants)
         print("atom" in compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
 """
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
-def test_gap_mse_compiles_for_sm_90_without_atomics():
+def test_pooling_compiles_for_sm_90_without_atomics():
     """Atomics would add in another order on each run."""
     inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", dedent(COMPILE_GAP_MSE)],
+        [sys.executable, "-c", dedent(COMPILE_POOLING)],
         env=inherited,
         capture_output=True,
         text=True,
     )
     assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+COMPILE_OTHERS = """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+    from gpe.ops.triton import flip_difference, mask_channels
+
+    pointers = dict.fromkeys(("pooled", "mirrored", "difference"), "*fp32")
+    pointers |= dict.fromkeys(("total", "absolute_total"), "*fp64")
+    pointers |= {"features": "*bf16", "out": "*bf16", "masked": "*u8"}
+    for kernel, constants in (
+        (flip_difference._subtract, {"CHANNELS": 32}),
+        (mask_channels._mask, {"IN_PLACE": False, "ELEMENTS": 1024}),
+        (mask_channels._mask, {"IN_PLACE": True, "ELEMENTS": 1024}),
+    ):
+        kinds = {name: pointers.get(name, "i32") for name in kernel.arg_names}
+        kinds |= dict.fromkeys(constants, "constexpr")
+        source = ASTSource(kernel, signature=kinds, constexprs=constants)
+        print("atom" in compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"])
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
+def test_flip_difference_and_mask_channels_compile_for_sm_90():
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(COMPILE_OTHERS)],
+        env=inherited,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["False"] * 3, done.stderr

@@ -1,0 +1,293 @@
+#include "../region_confusion.h"
+
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "region_rows.h"
+
+namespace gpe::region_confusion {
+namespace {
+
+// A row of pixels after the other: first the predictions, then the pairs of label and prediction,
+// then the counts. Where the same class wins in two neighbouring columns of the logits it wins at
+// every pixel between, since all classes are linear there: few pixels look at all classes.
+constexpr int64_t kMostPixels = int64_t(1) << 31;  // that a table can count
+
+// What is the same for every row: where its pixels lie and which regions they belong to.
+class Plan {
+ public:
+  // Rows that lie in the same regions, and runs of columns that do.
+  struct Band {
+    struct Span {
+      int64_t begin, end;
+      std::vector<int64_t> regions;
+    };
+    int64_t top, bottom;
+    std::vector<Span> spans;
+  };
+
+  explicit Plan(const Call& call) {
+    const std::vector<int64_t> tops = borders(call.regions, &Rectangle::top, &Rectangle::bottom);
+    const std::vector<int64_t> lefts = borders(call.regions, &Rectangle::left, &Rectangle::right);
+    left_ = lefts.front();
+    right_ = lefts.back();
+    for (size_t i = 0; i + 1 < tops.size(); ++i) {
+      Band band = {tops[i], tops[i + 1], {}};
+      for (size_t j = 0; j + 1 < lefts.size(); ++j) {
+        std::vector<int64_t> inside;
+        for (size_t r = 0; r < call.regions.size(); ++r)
+          if (call.regions[r].holds(tops[i], lefts[j])) inside.push_back(r);
+        if (!inside.empty()) band.spans.push_back({lefts[j], lefts[j + 1], std::move(inside)});
+      }
+      if (band.spans.empty()) continue;
+      rows_ += band.bottom - band.top;
+      most_spans_ = std::max<int64_t>(most_spans_, band.spans.size());
+      bands_.push_back(std::move(band));
+    }
+  }
+
+  int64_t left() const { return left_; }
+  int64_t right() const { return right_; }
+  int64_t rows() const { return rows_; }  // of an image, that lie in some region
+  int64_t most_spans() const { return most_spans_; }
+
+  // Calls run(image, band, first, last) for rows [begin, end) of all images.
+  template <typename Run>
+  void for_each_band(int64_t begin, int64_t end, Run run) const {
+    while (begin < end) {
+      const int64_t image = begin / rows_;
+      int64_t row = begin % rows_;
+      size_t i = 0;
+      for (; row >= bands_[i].bottom - bands_[i].top; ++i) row -= bands_[i].bottom - bands_[i].top;
+      const int64_t first = bands_[i].top + row;
+      const int64_t last = std::min(bands_[i].bottom, first + end - begin);
+      run(image, bands_[i], first, last);
+      begin += last - first;
+    }
+  }
+
+ private:
+  int64_t left_, right_, rows_ = 0, most_spans_ = 0;
+  std::vector<Band> bands_;
+};
+
+// Predicts rows from logits of type T, for one thread.
+template <typename T>
+class Upsampled {
+ public:
+  using A = Accumulate<T>;
+
+  Upsampled(const Call& call, const Plan& plan)
+      : logits_(call.logits),
+        classes_(call.classes),
+        columns_(padded(call.logits.size(3))),
+        rows_(call.logits.size(2), call.height()),
+        weights_(padded(call.width()) + kLanes),
+        sources_{std::vector<A>(classes_ * columns_), std::vector<A>(classes_ * columns_)},
+        mixed_(classes_ * columns_),
+        winners_(columns_) {
+    const Axis<A> columns(call.logits.size(3), call.width());
+    for (int64_t x = plan.left(); x < plan.right(); ++x) {
+      const Source<A> source = columns.at(x);
+      weights_[x] = source.weight;
+      if (segments_.empty() || segments_.back().low != source.low ||
+          segments_.back().high != source.high) {
+        segments_.push_back({x, x, source.low, source.high});
+      }
+      ++segments_.back().end;
+    }
+  }
+
+  template <typename Pair>
+  void operator()(int64_t image, int64_t y, Pair* pairs) {
+    const Source<A> source = rows_.at(y);
+    const A* low = row(image, source.low);
+    const A* high = source.weight > 0 ? row(image, source.high) : low;
+    mix_rows(low, high, source.weight, classes_, columns_, mixed_.data(), winners_.data());
+    win_segments(segments_, weights_.data(), mixed_.data(), winners_.data(), classes_, columns_,
+                 pairs);
+  }
+
+ private:
+  // A row of the logits as A; even and odd rows have a place of their own.
+  const A* row(int64_t image, int64_t y) {
+    std::vector<A>& place = sources_[y % 2];
+    if (held_[y % 2] == std::array{image, y}) return place.data();
+    held_[y % 2] = {image, y};
+    const T* from = logits_.const_data_ptr<T>() + image * logits_.stride(0) + y * logits_.stride(2);
+    for (int64_t k = 0; k < classes_; ++k)
+      read_row(from + k * logits_.stride(1), logits_.stride(3), logits_.size(3),
+               place.data() + k * columns_);
+    return place.data();
+  }
+
+  const at::Tensor logits_;
+  const int64_t classes_, columns_;
+  const Axis<A> rows_;
+  std::vector<Segment> segments_;
+  std::vector<A> weights_;
+  std::array<std::vector<A>, 2> sources_;
+  std::array<std::array<int64_t, 2>, 2> held_ = {{{-1, -1}, {-1, -1}}};
+  std::vector<A> mixed_;
+  std::vector<Whole<A>> winners_;
+};
+
+template <typename Pair>
+void add_row(const at::Tensor& integers, int64_t image, int64_t y, const Plan& plan,
+             const Codes& codes, int64_t scale, Pair* pairs) {
+  with_integers(integers, [&](auto type) {
+    using T = decltype(type);
+    const T* row = integers.const_data_ptr<T>() + image * integers.stride(0) +
+                   y * integers.stride(1) + plan.left() * integers.stride(2);
+    add_codes(row, integers.stride(2), plan.right() - plan.left(), codes, scale,
+              pairs + plan.left());
+  });
+}
+
+// Takes rows of predictions that are there already.
+class Predicted {
+ public:
+  Predicted(const Call& call, const Plan& plan) : call_(call), plan_(plan) {}
+
+  template <typename Pair>
+  void operator()(int64_t image, int64_t y, Pair* pairs) const {
+    std::fill(pairs + plan_.left(), pairs + plan_.right(), Pair(0));
+    add_row(call_.logits, image, y, plan_, Codes::of_predictions(call_.classes), 1, pairs);
+  }
+
+ private:
+  const Call& call_;
+  const Plan& plan_;
+};
+
+// The counts of one thread, for the spans of one band at a time.
+template <typename Pair>
+class Counter {
+ public:
+  Counter(const Call& call, const Plan& plan)
+      : call_(call),
+        plan_(plan),
+        side_(table_side(call.classes)),
+        tables_(plan.most_spans() * kTables * side_ * side_),
+        pairs_(padded(call.width()) + kLanes) {}
+
+  // Counts rows [first, last) of an image.
+  template <typename Predict>
+  void operator()(int64_t image, const Plan::Band& band, int64_t first, int64_t last,
+                  Predict& predict) {
+    const Codes codes = Codes::of_labels(call_.classes, call_.ignore_index);
+    int64_t pixels = 0;
+    for (int64_t y = first; y < last; ++y) {
+      predict(image, y, pairs_.data());
+      add_row(call_.labels, image, y, plan_, codes, side_, pairs_.data());
+      uint32_t* tables = tables_.data();
+      for (const Plan::Band::Span& span : band.spans) {
+        count_pairs(pairs_.data() + span.begin, span.end - span.begin, side_ * side_, tables);
+        tables += kTables * side_ * side_;
+      }
+      pixels += call_.width();
+      if (pixels + call_.width() > kMostPixels || y + 1 == last) {
+        flush(band);
+        pixels = 0;
+      }
+    }
+  }
+
+ private:
+  // Adds the counts to those of all threads.
+  void flush(const Plan::Band& band) {
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    int64_t* const confusion = call_.confusion.mutable_data_ptr<int64_t>();
+    int64_t* const wrong = call_.wrong.mutable_data_ptr<int64_t>();
+    const int64_t classes = call_.classes, size = side_ * side_;
+    for (size_t s = 0; s < band.spans.size(); ++s) {
+      const uint32_t* table = tables_.data() + s * kTables * size;
+      const auto count = [&](int64_t label, int64_t prediction) {
+        int64_t sum = 0;
+        for (int64_t t = 0; t < kTables; ++t) sum += table[t * size + label * side_ + prediction];
+        return sum;
+      };
+      for (int64_t i = 0; i < classes; ++i) {
+        for (int64_t j = 0; j < classes; ++j) {
+          const int64_t pixels = count(i, j);
+          for (const int64_t region : band.spans[s].regions)
+            confusion[(region * classes + i) * classes + j] += pixels;
+        }
+        wrong[1] += count(i, classes);
+      }
+      for (int64_t j = 0; j < side_; ++j) wrong[0] += count(classes + 1, j);
+    }
+    std::fill(tables_.begin(), tables_.end(), 0);
+  }
+
+  const Call& call_;
+  const Plan& plan_;
+  const int64_t side_;
+  std::vector<uint32_t> tables_;
+  std::vector<Pair> pairs_;
+};
+
+template <typename Predict>
+void count_all(const Call& call) {
+  const Plan plan(call);
+  const auto count = [&](auto pair) {
+    const auto grain = grain_size(call.width());
+    at::parallel_for(0, call.images() * plan.rows(), grain, [&](int64_t begin, int64_t end) {
+      Predict predict(call, plan);
+      Counter<decltype(pair)> counter(call, plan);
+      plan.for_each_band(begin, end, [&](auto image, const auto& band, auto first, auto last) {
+        counter(image, band, first, last, predict);
+      });
+    });
+  };
+  const int64_t side = table_side(call.classes);
+  side * side <= UINT16_MAX ? count(uint16_t()) : count(uint32_t());
+}
+
+template <typename T>
+int64_t count_not_finite(const at::Tensor& logits) {
+  const T* const data = logits.const_data_ptr<T>();
+  std::atomic<int64_t> sum = 0;
+  if (logits.is_non_overlapping_and_dense()) {
+    at::parallel_for(0, logits.numel(), grain_size(1), [&](int64_t begin, int64_t end) {
+      sum += not_finite(data + begin, end - begin, 1);
+    });
+    return sum;
+  }
+  const int64_t classes = logits.size(1), height = logits.size(2), width = logits.size(3);
+  at::parallel_for(0, logits.size(0) * classes * height, grain_size(width),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i) {
+                       const T* row = data + i / height / classes * logits.stride(0) +
+                                      i / height % classes * logits.stride(1) +
+                                      i % height * logits.stride(2);
+                       sum += not_finite(row, width, logits.stride(3));
+                     }
+                   });
+  return sum;
+}
+
+void run(const Call& call) {
+  if (call.predicted()) return count_all<Predicted>(call);
+  with_dtype(call, [&](auto type) {
+    using T = decltype(type);
+    count_all<Upsampled<T>>(call);
+    call.wrong.mutable_data_ptr<int64_t>()[2] = count_not_finite<T>(call.logits);
+  });
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(gpe, CPU, library) {
+  library.impl("region_confusion", &region_confusion<run>);
+}
+
+}  // namespace gpe::region_confusion

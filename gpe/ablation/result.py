@@ -1,0 +1,242 @@
+"""What an ablation found: confusion matrices, which add up over images, and the mIoU of each."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from gpe.ablation.plan import Point
+from gpe.errors import InputError
+from gpe.metrics.region_iou import mean_iou
+from gpe.records import atomic
+
+_FORMAT = "gpe ablation 1"
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """Which engine ran, and how far it was from plainly zeroing channels.
+
+    Attributes:
+        name: ``"incremental"``, ``"general"`` or ``"rerun"`` (the whole network for each variant).
+        tolerance: largest difference of logits that is accepted, relative to the largest of them.
+        measured: that difference on images of the first batch; 0 for ``"rerun"``, which is the
+            plain way.
+        why: not a faster engine; empty where the fastest ran.
+    """
+
+    name: str
+    tolerance: float
+    measured: float
+    why: str = ""
+
+    def merge(self, other: "EngineRecord") -> "EngineRecord":
+        """Of the images of both."""
+        names, whys = (
+            " and ".join(sorted(filter(None, set(pair))))
+            for pair in ((self.name, other.name), (self.why, other.why))
+        )
+        tolerance = max(self.tolerance, other.tolerance)
+        return EngineRecord(names, tolerance, max(self.measured, other.measured), whys)
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """Confusion matrices for each ranking, removal and region, over a set of images.
+
+    Attributes:
+        layer: whose channels were removed.
+        orders: name of a ranking to its channels, int64 ``[C]``.
+        points: which channels were removed: ``(ranking, removal, start, stop)``.
+        regions: names, or names and rectangles, as they were given.
+        num_classes: K.
+        ignore_index: the label of pixels that count nowhere.
+        confusion: int64 ``[points, regions, K, K]``, labels along the rows.
+        images: how many were counted.
+        batches: likewise, of this process until it was reduced or merged.
+        ids: of the images, where the batches told them.
+        engine: which ran; None where there were no images.
+
+    Example:
+        >>> import torch, gpe
+        >>> net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Conv2d(4, 3, 1))
+        >>> batches = [(torch.rand(2, 4, 8, 8), torch.randint(3, (2, 8, 8)))]
+        >>> result = gpe.ablation_sweep(
+        ...     net, batches, {"first": [0, 1, 2, 3]}, layer="0", counts=[0, 2],
+        ...     regions=["full", "left"], num_classes=3,
+        ... )
+        >>> [(row["stop"], row["region"], int(row["confusion"].sum())) for row in result.rows]
+        [(0, 'full', 128), (0, 'left', 64), (2, 'full', 128), (2, 'left', 64)]
+        >>> result.merge(result).images
+        4
+    """
+
+    layer: str
+    orders: dict[str, Tensor]
+    points: list[Point]
+    regions: list[str] | dict[str, tuple[int, int, int, int]]
+    num_classes: int
+    ignore_index: int
+    confusion: Tensor
+    images: int = 0
+    batches: int = 0
+    ids: list[str] = field(default_factory=list)
+    engine: EngineRecord | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A dict for each ranking, removal and region.
+
+        With the keys ``ranking``, ``removal`` (``"top"`` or ``"range"``), ``start``, ``stop``
+        (channels in the order of the ranking; start is 0 for ``"top"``), ``region``, ``miou``
+        (from 0 to 1, NaN where no class occurs) and ``confusion`` (int64 ``[K,K]``).
+        """
+        scores = mean_iou(self.confusion).tolist()
+        return [
+            point._asdict() | {"region": region, "miou": score, "confusion": confusion}
+            for point, of_regions, matrices in zip(self.points, scores, self.confusion, strict=True)
+            for region, score, confusion in zip(self.regions, of_regions, matrices, strict=True)
+        ]
+
+    def merge(self, other: "AblationResult") -> "AblationResult":
+        """The result over the images of both, exactly as if one sweep had seen all of them.
+
+        Raises:
+            InputError: the other one is of another layer, rankings, removals, regions or classes,
+                or has counted some of the same images.
+        """
+        mine, others = self._job(), other._job()
+        differ = [name for name in mine if mine[name] != others[name]]
+        if differ:
+            raise InputError(
+                f"other: expected the same ablation of other images, got another "
+                f"in {', '.join(differ)}"
+            )
+        twice = sorted(set(self.ids) & set(other.ids))
+        if twice:
+            raise InputError(f"other: expected other images, got {twice[0]} in both")
+        engines = [engine for engine in (self.engine, other.engine) if engine is not None]
+        return replace(
+            self,
+            confusion=self.confusion + other.confusion,
+            images=self.images + other.images,
+            batches=self.batches + other.batches,
+            ids=sorted([*self.ids, *other.ids]),
+            engine=engines[0].merge(engines[-1]) if engines else None,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes one file (safetensors), whole or not at all."""
+        about = self._job() | {
+            "images": self.images,
+            "batches": self.batches,
+            "ids": self.ids,
+            "engine": self.engine and asdict(self.engine),
+        }
+        del about["orders"]
+        tensors = {"confusion": self.confusion.contiguous()} | {
+            f"order/{name}": order.clone() for name, order in self.orders.items()
+        }
+        metadata = {"format": _FORMAT, "about": json.dumps(about)}
+        with atomic(Path(path)) as temporary:
+            temporary.write_bytes(save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "AblationResult":
+        """What :meth:`save` wrote.
+
+        Raises:
+            InputError: there is no such file, or it is not one of these.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            raise InputError(f"path: there is no {path}") from None
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"path: {path} is damaged or no ablation: {error}") from None
+        if metadata.get("format") != _FORMAT:
+            raise InputError(f"path: expected {path} to hold an ablation, got another file")
+        about = json.loads(metadata["about"])
+        points = [Point(*point) for point in about.pop("points")]
+        regions, engine = about.pop("regions"), about.pop("engine")
+        if isinstance(regions, dict):
+            regions = {name: tuple(rectangle) for name, rectangle in regions.items()}
+        return cls(
+            orders={name: tensors[f"order/{name}"] for name in _names(points)},
+            points=points,
+            regions=regions,
+            confusion=tensors["confusion"],
+            engine=engine and EngineRecord(**engine),
+            **about,
+        )
+
+    def _job(self) -> dict[str, Any]:
+        """What two results must share to add up."""
+        return {
+            "layer": self.layer,
+            "orders": {name: order.tolist() for name, order in self.orders.items()},
+            "points": [tuple(point) for point in self.points],
+            "regions": self.regions,
+            "num_classes": self.num_classes,
+            "ignore_index": self.ignore_index,
+        }
+
+
+def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean and the band over rankings that differ in what follows a slash or colon in names.
+
+    Args:
+        rows: of an :class:`AblationResult`; ``"random/0"``, ``"random/1"`` …, or ``"random"``,
+            ``"random:1"`` … become one curve, ``"random"``, and other rankings stay as they are.
+
+    Returns:
+        For each curve, removal and region, in the order in which they come: ``ranking``,
+        ``removal``, ``start``, ``stop``, ``region``, ``miou`` (the mean), ``std`` (0 of one),
+        ``low``, ``high`` (the extremes) and ``seeds`` (how many rankings there were).
+
+    Example:
+        >>> point = {"removal": "top", "start": 0, "stop": 5, "region": "full"}
+        >>> scores = {"random/0": 0.5, "random/1": 0.7}
+        >>> rows = [{"ranking": name, "miou": miou, **point} for name, miou in scores.items()]
+        >>> curve, = bands(rows)
+        >>> curve["ranking"], round(curve["miou"], 3), curve["low"], curve["high"]
+        ('random', 0.6, 0.5, 0.7)
+    """
+    scores = defaultdict(list)
+    for row in rows:
+        curve = re.split("[/:]", row["ranking"])[0]
+        key = (curve, row["removal"], row["start"], row["stop"], row["region"])
+        scores[key].append(row["miou"])
+    names = ("ranking", "removal", "start", "stop", "region")
+    return [
+        dict(zip(names, key, strict=True))
+        | {
+            "miou": mean(values),
+            "std": stdev(values) if len(values) > 1 else 0.0,
+            "low": min(values),
+            "high": max(values),
+            "seeds": len(values),
+        }
+        for key, values in scores.items()
+    ]
+
+
+def empty_result(**job: Any) -> AblationResult:
+    """A result of no images."""
+    shape = len(job["points"]), len(job["regions"]), job["num_classes"], job["num_classes"]
+    return AblationResult(confusion=torch.zeros(shape, dtype=torch.int64), **job)
+
+
+def _names(points: list[Point]) -> list[str]:
+    return list(dict.fromkeys(point.ranking for point in points))

@@ -1,0 +1,163 @@
+"""``gpe segment train`` and ``gpe segment evaluate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gpe.cli.options import choose_device, option, preset_option, print_runs, values
+from gpe.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, help="Networks that name the class of each pixel.")
+
+
+@app.command()
+def train(
+    preset: Annotated[
+        str, option("quick (streets, two cores), camvid, or cityscapes: the paper's network.")
+    ] = "quick",
+    data: Annotated[str | None, preset_option("streets, camvid, cityscapes or voc.")] = None,
+    seed: Annotated[str, option("Of weights, batches and views; several: a run each.")] = "0",
+    split: Annotated[str, option("Tested on.")] = "val",
+    backbone: Annotated[str | None, preset_option("resnet18 or resnet50.")] = None,
+    weights: Annotated[
+        str | None, preset_option("The backbone's to start from: imagenet, or a file.")
+    ] = None,
+    width: Annotated[int | None, preset_option("Channels of the first stage.")] = None,
+    output_stride: Annotated[int | None, preset_option("8 or 16.")] = None,
+    size: Annotated[str | None, preset_option("Resize images to HEIGHT,WIDTH.")] = None,
+    crop: Annotated[str | None, preset_option("Of training views: HEIGHT,WIDTH.")] = None,
+    scales: Annotated[str | None, preset_option("Of training views: LEAST,LARGEST.")] = None,
+    flip: Annotated[bool | None, preset_option("Mirror half of the training views.")] = None,
+    epochs: Annotated[int | None, preset_option("Of all training images each.")] = None,
+    train_images: Annotated[int | None, preset_option("Images to train on.")] = None,
+    test_images: Annotated[int | None, preset_option("Images of a test.")] = None,
+    batch_size: Annotated[int | None, preset_option("Training views a step.")] = None,
+    test_batch_size: Annotated[int | None, preset_option("Test images a batch.")] = None,
+    learning_rate: Annotated[float | None, preset_option("Of SGD at the start.")] = None,
+    backbone_rate: Annotated[
+        float | None, preset_option("The backbone's learning rate as a share of that.")
+    ] = None,
+    momentum: Annotated[float | None, preset_option("Of SGD.")] = None,
+    weight_decay: Annotated[float | None, preset_option("Of SGD.")] = None,
+    power: Annotated[float | None, preset_option("With which the learning rate falls.")] = None,
+    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str | None, preset_option("fp32 or bf16.")] = None,
+    compile: Annotated[bool, option("Compile the network.", "--compile")] = False,
+    workers: Annotated[
+        int | None, option("Processes that read images.", show_default="one a core")
+    ] = None,
+    root: Annotated[Path, option("Directory of the dataset's files.")] = Path("data"),
+    out: Annotated[Path, option("Directory of the runs.")] = Path("runs"),
+    resume: Annotated[bool, option("Go on where it was interrupted.", "--resume")] = False,
+    force: Annotated[bool, option("Run finished ones again.", "--force")] = False,
+    as_json: Annotated[
+        bool, option("Print the record alone; a list of several.", "--json")
+    ] = False,
+) -> None:
+    """Train a DeepLabv3 and score it on the whole image and on its parts (section 4.2)."""
+    from gpe.experiments.progress import Progress
+    from gpe.experiments.segmentation import run
+    from gpe.experiments.segmentation_config import SegmentationConfig
+
+    options = {
+        "data": data,
+        "split": split,
+        "backbone": backbone,
+        "weights": weights,
+        "width": width,
+        "output_stride": output_stride,
+        "size": size and _pair("size", size),
+        "crop": crop and _pair("crop", crop),
+        "scales": scales and _pair("scales", scales, float),
+        "flip": flip,
+        "epochs": epochs,
+        "train_images": train_images,
+        "test_images": test_images,
+        "batch_size": batch_size,
+        "test_batch_size": test_batch_size,
+        "learning_rate": learning_rate,
+        "backbone_rate": backbone_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "power": power,
+        "device": choose_device(device),
+        "precision": precision,
+        "compile": compile,
+    }
+    configs = [
+        SegmentationConfig.of_preset(preset, seed=seed, **options)
+        for seed in dict.fromkeys(values("seed", seed, int))
+    ]
+    directories = run(
+        configs,
+        out,
+        progress=Progress(Console(stderr=True), runs=len(configs)),
+        resume=resume,
+        force=force,
+        root=root,
+        workers=workers,
+    )
+    print_runs(directories, out, as_json)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            help="A directory that gpe segment train left, or a file: torchvision's weights of "
+            "deeplabv3_resnet50, or the authors' checkpoint."
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        option("streets, camvid, cityscapes or voc.", show_default="what it was trained on"),
+    ] = None,
+    split: Annotated[str | None, option("train, val or test.", show_default="val")] = None,
+    size: Annotated[
+        str | None, option("Resize images to HEIGHT,WIDTH.", show_default="as in training")
+    ] = None,
+    images: Annotated[int | None, option("At most so many.", show_default="all")] = None,
+    output_stride: Annotated[
+        int | None, option("Of a file's network.", show_default="what it is known for")
+    ] = None,
+    batch_size: Annotated[int, option("Images a batch.")] = 4,
+    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, option("fp32 or bf16.")] = "fp32",
+    workers: Annotated[
+        int | None, option("Processes that read images.", show_default="one a core")
+    ] = None,
+    root: Annotated[Path, option("Directory of the dataset's files.")] = Path("data"),
+    out: Annotated[Path, option("Directory of the records.")] = Path("runs"),
+    as_json: Annotated[bool, option("Print the record alone.", "--json")] = False,
+) -> None:
+    """Score a trained network: mIoU of the whole image, its halves and its centre."""
+    from gpe.experiments.segmentation_evaluation import evaluate as score
+
+    console = Console(stderr=True)
+    with console.status(f"{checkpoint} on {data or 'its own dataset'}"):
+        directory = score(
+            checkpoint,
+            out,
+            root=root,
+            workers=workers,
+            data=data,
+            split=split,
+            size=size and _pair("size", size),
+            images=images,
+            output_stride=output_stride,
+            batch_size=batch_size,
+            device=choose_device(device),
+            precision=precision,
+        )
+    print_runs([directory], out, as_json)
+
+
+def _pair(name: str, text: str, kind: type = int) -> tuple:
+    """Two numbers, as ``"96,192"``."""
+    pair = values(name, text, kind)
+    if len(pair) != 2:
+        raise InputError(f"{name}: expected two numbers separated by a comma, got {text!r}")
+    return pair

@@ -1,0 +1,240 @@
+"""``gpe rank``, ``gpe ablate``, ``gpe figure4``, ``gpe figure5`` and ``gpe figure6``."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from gpe.cli.options import choose_device, option, print_runs, values
+from gpe.errors import InputError
+
+CHECKPOINT = (
+    "A run of gpe segment train, or a file: torchvision's weights or the authors' checkpoint."
+)
+
+Checkpoint = Annotated[str, typer.Argument(help=CHECKPOINT)]
+Trained = Annotated[
+    str | None, typer.Argument(help=CHECKPOINT + " Without one, a network is trained first.")
+]
+Preset = Annotated[str, option("Of that training: quick, camvid or cityscapes.")]
+Layer = Annotated[str, option("Whose channels are ranked and removed.")]
+Data = Annotated[
+    str | None,
+    option("streets, camvid, cityscapes or voc.", show_default="what it was trained on"),
+]
+Split = Annotated[str | None, option("Of the data.", show_default="val")]
+Size = Annotated[
+    str | None, option("Resize images to HEIGHT,WIDTH.", show_default="as it was trained")
+]
+Images = Annotated[int | None, option("At most so many.", show_default="all, as in its tests")]
+Stride = Annotated[
+    int | None, option("Of a file's network: 8 or 16.", show_default="what the file is known for")
+]
+Modes = Annotated[
+    str,
+    option("overall, left, right, kernel_flip_mirror, kernel_flip_pair or random; several."),
+]
+Boxes = Annotated[
+    str | None,
+    option(
+        "CityPersons' anno_val.mat, for left and right.",
+        show_default="images with people on that side alone, by their labels",
+    ),
+]
+Person = Annotated[str | None, option("The class of people.", show_default="person or pedestrian")]
+RandomSeeds = Annotated[int | None, option("Random orders to compare with.", show_default="5")]
+Counts = Annotated[
+    str | None, option("How many channels to remove.", show_default="all twentieths")
+]
+Engine = Annotated[str, option("auto, incremental or general.")]
+BatchSize = Annotated[int | None, option("Images a batch.", show_default="as in its tests, or 1")]
+Seed = Annotated[int, option("Of the random orders.")]
+Device = Annotated[str, option("auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, option("fp32 or bf16.")]
+Workers = Annotated[int | None, option("Processes that read images.", show_default="one a core")]
+Root = Annotated[Path, option("Directory of the dataset's files.")]
+Out = Annotated[Path, option("Directory of the runs.")]
+Force = Annotated[bool, option("Run it again although it was finished.", "--force")]
+AsJson = Annotated[bool, option("Print the record alone.", "--json")]
+
+
+def rank(
+    checkpoint: Checkpoint,
+    modes: Modes = "overall",
+    layer: Layer = "backbone.layer4",
+    data: Data = None,
+    split: Split = None,
+    size: Size = None,
+    images: Images = None,
+    output_stride: Stride = None,
+    boxes: Boxes = None,
+    person: Person = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = None,
+    root: Root = Path("data"),
+    out: Out = Path("runs"),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the channels of a layer by how much position they hold (Equations 2 and 3)."""
+    _run("rank", **locals())
+
+
+def ablate(
+    checkpoint: Checkpoint,
+    modes: Modes = "overall",
+    rankings: Annotated[
+        str | None,
+        option("Files that gpe rank left, or the paper's JSON, as FILE or NAME=FILE; not --modes."),
+    ] = None,
+    random_seeds: RandomSeeds = None,
+    counts: Counts = None,
+    ranges: Annotated[
+        bool, option("Remove each twentieth of a ranking by itself, too.", "--ranges/--no-ranges")
+    ] = True,
+    regions: Annotated[str, option("Of full, left, centre and right.")] = "full,left,centre,right",
+    engine: Engine = "auto",
+    layer: Layer = "backbone.layer4",
+    data: Data = None,
+    split: Split = None,
+    size: Size = None,
+    images: Images = None,
+    output_stride: Stride = None,
+    boxes: Boxes = None,
+    person: Person = None,
+    batch_size: BatchSize = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = None,
+    root: Root = Path("data"),
+    out: Out = Path("runs"),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove ranked channels and score what is left, region by region (section 4.2.2)."""
+    _run("ablate", **locals())
+
+
+def figure4(
+    checkpoint: Trained = None,
+    preset: Preset = "quick",
+    random_seeds: RandomSeeds = None,
+    engine: Engine = "auto",
+    data: Data = None,
+    images: Images = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = None,
+    root: Root = Path("data"),
+    out: Out = Path("runs"),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Figure 4: mIoU without the first N channels, and without a range of them, by region.
+
+    Ranked by Equation 2 (Normal), by Kernel-Flip* and Kernel-Flip**, beside random orders.
+    """
+    _run("figure4", **locals())
+
+
+def figure5(
+    checkpoint: Trained = None,
+    preset: Preset = "quick",
+    counts: Counts = None,
+    data: Data = None,
+    images: Images = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = None,
+    root: Root = Path("data"),
+    out: Out = Path("runs"),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Figure 5: what the network sees without N position channels and without N random ones."""
+    _run("figure5", **locals())
+
+
+def figure6(
+    checkpoint: Trained = None,
+    preset: Preset = "quick",
+    boxes: Boxes = None,
+    person: Person = None,
+    random_seeds: RandomSeeds = None,
+    engine: Engine = "auto",
+    data: Data = None,
+    images: Images = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    workers: Workers = None,
+    root: Root = Path("data"),
+    out: Out = Path("runs"),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Figures 6, S3 and S4: each half without the channels of the left, the right, or any."""
+    _run("figure6", **locals())
+
+
+def _run(
+    job: str,
+    checkpoint: str | None,
+    *,
+    device: str,
+    workers: int | None,
+    root: Path,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    preset: str = "quick",
+    **options: Any,
+) -> None:
+    """Options of several values are still text."""
+    from gpe.experiments.processes import is_first, processes
+    from gpe.experiments.targeting import run
+
+    device, console = choose_device(device), Console(stderr=True)
+    places = {"root": root, "workers": workers, "out": out}
+    for name, kind in _SEVERAL.items():
+        if options.get(name) is not None:
+            options[name] = values(name, options[name], kind)
+    if options.get("rankings"):
+        options["modes"] = ()
+    if checkpoint is None:
+        checkpoint = _train(preset, device, options["precision"], places, console)
+    with processes(), console.status(f"{job}: {checkpoint}"):
+        directory = run(job, checkpoint, device=device, force=force, **options, **places)
+        first = is_first()
+    if first:
+        print_runs([directory], out, as_json)
+
+
+_SEVERAL = {"modes": str, "rankings": str, "regions": str, "counts": int, "size": int}
+
+
+def _train(
+    preset: str, device: str, precision: str, places: dict[str, Any], console: Console
+) -> str:
+    """The directory of the preset's network, which is trained unless it was before.
+
+    Raises:
+        InputError: torchrun started several processes, and training is one.
+    """
+    from gpe.experiments.progress import Progress
+    from gpe.experiments.segmentation import run
+    from gpe.experiments.segmentation_config import SegmentationConfig
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("checkpoint: expected one among several processes: training runs in one")
+    config = SegmentationConfig.of_preset(preset, device=device, precision=precision)
+    (directory,) = run([config], progress=Progress(console), resume=True, **places)
+    return str(directory)

@@ -1,0 +1,51 @@
+"""CamVid (Brostow et al., 2009) in its usual form of 11 classes (Badrinarayanan et al., 2017)."""
+
+from pathlib import Path
+
+from gpe.data.labelled_files import LabelledFiles, class_table
+from gpe.data.pixels import IGNORE, SegmentationSet
+from gpe.errors import InputError, expect_one_of
+
+CLASSES = (
+    *("sky", "building", "pole", "road", "pavement", "tree"),
+    *("sign", "fence", "car", "pedestrian", "bicyclist"),
+)
+PALETTE = (
+    *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222)),
+    *((128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
+)
+SPLITS = ("train", "val", "test")
+
+_TABLE = class_table({label: label for label in range(11)} | {11: IGNORE})
+
+
+def camvid(
+    root: str | Path, split: str, size: tuple[int, int] | None = None, *, workers: int = 0
+) -> SegmentationSet:
+    """One split of CamVid; its ids are file names without their ending.
+
+    Args:
+        root: holds ``camvid/``, or is it: ``{train,val,test}/`` with images, and
+            ``{train,val,test}annot/`` with labels of the same names, PNG with values 0 to 11.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        size: height and width to resize to, in pixels; None: 360×480, as they are.
+        workers: processes that read.
+
+    Raises:
+        InputError: another split, no such folders, or images without labels.
+    """
+    expect_one_of("split", split, SPLITS)
+    root = Path(root).expanduser()
+    folder = root / "camvid" if (root / "camvid").is_dir() else root
+    images = sorted(
+        path for path in (folder / split).glob("*") if path.suffix.lower() in (".jpg", ".png")
+    )
+    if not images:
+        raise InputError(
+            f"data: no camvid in {root}: expected images in {folder / split} and labels in "
+            f"{folder / (split + 'annot')}"
+        )
+    labels = [folder / f"{split}annot" / f"{path.stem}.png" for path in images]
+    samples = LabelledFiles(images, labels, _TABLE, size)
+    ids = tuple(path.stem for path in images)
+    return SegmentationSet("camvid", samples, ids, CLASSES, PALETTE, workers=workers)

@@ -1,0 +1,336 @@
+"""Sets of images with a label for each pixel, in one form wherever they come from."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+from torch.utils.data import DataLoader, Dataset
+
+from gpe.data.imagenet import STATISTICS
+from gpe.data.resident import cuts, generator
+from gpe.errors import InputError, expect_at_least_one
+
+IGNORE = 255  # the label of pixels that count nowhere
+
+Sample = tuple[Tensor, Tensor]  # uint8 [3,H,W], RGB, and uint8 [H,W]
+
+
+class Samples(Protocol):
+    """Images and their labels by index, as a list of them has."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class SegmentationBatch(NamedTuple):
+    """Some images of a set.
+
+    Attributes:
+        images: float32 ``[n,3,H,W]``, normalised, on the device of the set.
+        labels: uint8 ``[n,H,W]``, likewise; 255 is to be ignored.
+        ids: which images they are, as the dataset names them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training views are cut from images.
+
+    Attributes:
+        crop: height and width in pixels; None: the whole image, which is then not scaled either.
+        scales: images are resized by a factor between these two before.
+        flip: mirror half of the views. It washes out what tells left from right.
+    """
+
+    crop: tuple[int, int] | None = None
+    scales: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+
+    def __post_init__(self):
+        for side in self.crop or ():
+            expect_at_least_one("crop", side)
+        if not 0 < self.scales[0] <= self.scales[1]:
+            raise InputError(f"scales: expected two rising numbers above 0, got {self.scales}")
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationSet:
+    """Images with labels, read as they are asked for.
+
+    Attributes:
+        name: of the dataset.
+        samples: what reads them.
+        ids: a name for each image.
+        classes: the name of each label.
+        palette: RGB of each label, for pictures.
+        mean, std: per channel, of images in [0, 1]; ImageNet's, as pretrained networks want.
+        device: that batches go to.
+        workers: processes that read; 0: this one does.
+
+    Raises:
+        InputError: no images, another number of ids or of colours, or fewer than no workers.
+
+    Example:
+        >>> sample = torch.zeros(3, 4, 6, dtype=torch.uint8), torch.ones(4, 6, dtype=torch.uint8)
+        >>> colours = (0, 0, 0), (255, 0, 0)
+        >>> few = SegmentationSet("two", [sample] * 2, ("a", "b"), ("sky", "road"), colours)
+        >>> [(batch.images.shape, batch.ids) for batch in few.batches(1)]
+        [(torch.Size([1, 3, 4, 6]), ('a',)), (torch.Size([1, 3, 4, 6]), ('b',))]
+    """
+
+    name: str
+    samples: Samples
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    mean: tuple[float, float, float] = STATISTICS[0]
+    std: tuple[float, float, float] = STATISTICS[1]
+    device: str = "cpu"
+    workers: int = 0
+
+    def __post_init__(self):
+        expect_at_least_one("images", len(self.samples))
+        for name, expected in (("ids", self.samples), ("palette", self.classes)):
+            if len(getattr(self, name)) != len(expected):
+                got = len(getattr(self, name))
+                raise InputError(f"{name}: expected {len(expected)}, got {got}")
+        if self.workers < 0:
+            raise InputError(f"workers: expected at least 0, got {self.workers}")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def to(self, device: torch.device | str) -> "SegmentationSet":
+        """The same set, whose batches go to ``device``."""
+        return replace(self, device=str(device))
+
+    def part(self, indices: Sequence[int]) -> "SegmentationSet":
+        """The images with these indices, in this order."""
+        ids = tuple(self.ids[index] for index in indices)
+        return replace(self, samples=_Part(self.samples, tuple(indices)), ids=ids)
+
+    def with_ids(self, ids: Sequence[str]) -> "SegmentationSet":
+        """The images with these ids.
+
+        Raises:
+            InputError: none, or an id that the set does not have.
+        """
+        places = {name: place for place, name in enumerate(self.ids)}
+        if missing := [name for name in ids if name not in places]:
+            raise InputError(f"ids: expected ids of {self.name}, got {named(missing)}")
+        return self.part([places[name] for name in ids])
+
+    def cached(self) -> "SegmentationSet":
+        """The same set, read once and kept in memory, as uint8."""
+        loader = DataLoader(
+            _Reading(self.samples),
+            batch_size=None,
+            num_workers=self.workers,
+            generator=torch.Generator(),
+        )
+        return replace(self, samples=[_raised(sample) for sample in loader], workers=0)
+
+    def batches(
+        self, batch_size: int, *, order: Sequence[int] | None = None
+    ) -> Iterator[SegmentationBatch]:
+        """Whole images in batches.
+
+        Args:
+            batch_size: images a batch; the last one may have fewer. Images of a batch must have
+                one size: 1 suits all sets.
+            order: indices into the set; all, in the set's order, where None.
+
+        Raises:
+            InputError: a batch size below 1, or an order that is not of indices into the set;
+                while iterating, what cannot be read, or images of different sizes.
+        """
+        whole = range(len(self)) if order is None else order
+        indices = torch.as_tensor(whole, dtype=torch.int64)
+        return self._load(_Reading(self.samples), indices, batch_size)
+
+    def training_batches(
+        self,
+        order: Tensor,
+        batch_size: int,
+        *,
+        augmentation: Augmentation,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> Iterator[SegmentationBatch]:
+        """Random views in batches; a function of the seed, the epoch and the place in the order.
+
+        Args:
+            order: int64 ``[n]``, indices into the set; an index may come again and then gives
+                another view.
+            batch_size: images a batch; the last one may have fewer.
+            augmentation: how a view is cut. Beyond a small image its border is black in the mean
+                and has the label 255.
+            seed, epoch: of the draws.
+
+        Raises:
+            InputError: as :meth:`batches`.
+        """
+        fill = tuple(round(255 * mean) for mean in self.mean)
+        views = _Views(self.samples, order.tolist(), augmentation, fill, seed, epoch)
+        places = torch.arange(len(order))
+        return self._load(views, places, batch_size, order.tolist())
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
+        mean, std = (
+            torch.tensor(values, device=images.device).view(-1, 1, 1) * 255
+            for values in (self.mean, self.std)
+        )
+        return images.float().sub_(mean).div_(std)
+
+    def _load(
+        self, reads: Dataset, places: Tensor, batch_size: int, order: Sequence[int] | None = None
+    ) -> Iterator[SegmentationBatch]:
+        batches = cuts(places, batch_size, len(reads))
+        loader = DataLoader(
+            reads,
+            batch_sampler=[batch.tolist() for batch in batches],
+            collate_fn=_collate,
+            num_workers=self.workers,
+            pin_memory=self.device.startswith("cuda"),
+            generator=torch.Generator(),  # or it would draw from torch's own
+        )
+
+        def moved() -> Iterator[SegmentationBatch]:
+            for chosen, read in zip(batches, loader, strict=True):
+                images, labels = (t.to(self.device, non_blocking=True) for t in _raised(read))
+                indices = chosen.tolist()
+                if order is not None:
+                    indices = [order[place] for place in indices]
+                ids = tuple(self.ids[index] for index in indices)
+                yield SegmentationBatch(self.normalise(images), labels, ids)
+
+        return moved()
+
+
+def default_workers(workers: int | None) -> int:
+    """One a core, 8 at most, where None."""
+    return min(8, os.cpu_count() or 1) if workers is None else workers
+
+
+def named(names: Sequence[object]) -> str:
+    """The first three ``names``, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(str, names[:3])) + more
+
+
+@dataclass(frozen=True)
+class _Part:
+    samples: Samples
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[self.indices[index]]
+
+
+@dataclass(frozen=True)
+class _Reading(Dataset):
+    """Whole images. An error is returned, since torch would wrap what a worker raises."""
+
+    samples: Samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample | InputError:
+        try:
+            return self.samples[index]
+        except InputError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class _Views(Dataset):
+    """Views by their place in the order of an epoch."""
+
+    samples: Samples
+    order: list[int]
+    augmentation: Augmentation
+    fill: tuple[int, int, int]
+    seed: int
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, place: int) -> Sample | InputError:
+        try:
+            image, labels = self.samples[self.order[place]]
+        except InputError as error:
+            return error
+        how = self.augmentation
+        draws = torch.rand(
+            4, generator=generator(self.seed, self.epoch, 0, f"view {place}"), dtype=torch.float64
+        ).tolist()
+        if how.crop is not None:
+            low, high = how.scales
+            image, labels = _scaled(image, labels, low + (high - low) * draws[0])
+            image, labels = _cropped(image, labels, how.crop, draws[1:3], self.fill)
+        if how.flip and draws[3] < 0.5:
+            image, labels = image.flip(2), labels.flip(1)
+        return image, labels
+
+
+def _scaled(image: Tensor, labels: Tensor, scale: float) -> Sample:
+    size = [max(1, round(scale * side)) for side in labels.shape]
+    if size == list(labels.shape):
+        return image, labels
+    # interpolate resizes uint8 images itself, without a float copy.
+    image = interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return image, interpolate(labels[None, None], size, mode="nearest-exact")[0, 0]
+
+
+def _cropped(
+    image: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    draws: Sequence[float],
+    fill: Sequence[int],
+) -> Sample:
+    missing = [max(0, side - has) for side, has in zip(size, labels.shape, strict=True)]
+    if any(missing):
+        border = (0, missing[1], 0, missing[0])
+        channels = zip(image, fill, strict=True)
+        image = torch.stack([pad(channel, border, value=value) for channel, value in channels])
+        labels = pad(labels, border, value=IGNORE)
+    (height, width), (h, w) = labels.shape, size
+    top, left = int(draws[0] * (height - h + 1)), int(draws[1] * (width - w + 1))
+    window = (..., slice(top, top + h), slice(left, left + w))
+    return image[window], labels[window]
+
+
+def _collate(samples: Sequence[Sample | InputError]) -> Sample | InputError:
+    if errors := [sample for sample in samples if isinstance(sample, InputError)]:
+        return errors[0]
+    sizes = sorted({tuple(labels.shape) for _, labels in samples})
+    if len(sizes) > 1:
+        found = ", ".join(f"{height}×{width}" for height, width in sizes[:3])
+        return InputError(
+            "batch_size: expected 1 where images have different sizes (or a size to resize them "
+            f"to), got {len(samples)} with images of {found}"
+        )
+    images, labels = zip(*samples, strict=True)
+    return torch.stack(images), torch.stack(labels)
+
+
+def _raised(read: Sample | InputError) -> Sample:
+    if isinstance(read, InputError):
+        raise read
+    return read

@@ -1,0 +1,55 @@
+"""Segmentation datasets by name."""
+
+from pathlib import Path
+
+from gpe.data.camvid import camvid
+from gpe.data.cityscapes import cityscapes
+from gpe.data.pixels import SegmentationSet
+from gpe.data.streets import streets
+from gpe.data.voc import voc
+from gpe.errors import expect_at_least_one, expect_one_of
+
+FROM_FILES = {"camvid": camvid, "cityscapes": cityscapes, "voc": voc}
+DATASETS = ("streets", *FROM_FILES)
+
+
+def segmentation_set(
+    name: str,
+    root: str | Path = Path("data"),
+    split: str = "val",
+    size: tuple[int, int] | None = None,
+    *,
+    images: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+) -> SegmentationSet:
+    """One split of a dataset.
+
+    Args:
+        name: ``"streets"``, ``"camvid"``, ``"cityscapes"`` or ``"voc"``.
+        root: where its files lie; streets have none.
+        split: ``"train"`` or ``"val"``; CamVid and Cityscapes also have ``"test"``, VOC
+            ``"trainval"``.
+        size: height and width in pixels; None: the dataset's own, 128×256 of streets.
+        images: at most so many, spread evenly over the set; the first so many streets.
+        seed: of the streets.
+        workers: processes that read.
+
+    Raises:
+        InputError: an unknown dataset or split, numbers below 1, files that are not there, or
+            images without labels.
+
+    Example:
+        >>> few = segmentation_set("streets", size=(64, 128), images=3)
+        >>> few.ids[-1], [batch.labels.shape for batch in few.batches(2)]
+        ('streets_val_000002', [torch.Size([2, 64, 128]), torch.Size([1, 64, 128])])
+    """
+    expect_one_of("data", name, DATASETS)
+    for number in (*(size or ()), *(() if images is None else (images,))):
+        expect_at_least_one("images" if number == images else "size", number)
+    if name == "streets":
+        return streets(split, size, images=images, seed=seed, workers=workers)
+    found = FROM_FILES[name](root, split, size, workers=workers)
+    if images is None or images >= len(found):
+        return found
+    return found.part([place * len(found) // images for place in range(images)])

@@ -1,0 +1,41 @@
+"""The processes that ``torchrun`` starts: each takes its share of the images, one writes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed
+
+
+@contextmanager
+def processes() -> Iterator[None]:
+    """Joins the others that torchrun started, each on a GPU of its own if there are any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Sums and rankings travel as tensors on the CPU or as objects, a few in a whole run.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def several() -> bool:
+    """Whether there are others."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return not several() or distributed.get_rank() == 0
+
+
+def share(count: int) -> range:
+    """The indices below ``count`` that are this process's."""
+    if not several():
+        return range(count)
+    return range(distributed.get_rank(), count, distributed.get_world_size())

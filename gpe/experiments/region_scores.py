@@ -1,0 +1,83 @@
+"""What a segmentation network reaches on a set: mIoU of the whole image and of its parts."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpe.data import SegmentationSet
+from gpe.errors import InputError
+from gpe.metrics import RegionIoU
+from gpe.models.deeplab import low_resolution_logits
+
+REGIONS = ("full", "left", "centre", "right")
+SAMPLES = 6  # images kept for pictures
+SAMPLE_SIDE = 512  # pixels, about: pictures need no more
+
+
+@torch.no_grad()
+def region_scores(
+    model: nn.Module, images: SegmentationSet, *, batch_size: int, precision: str = "fp32"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Scores a network in one pass, at the full size of the images.
+
+    Args:
+        model: a DeepLabv3 or alike, in evaluation mode, on the device of ``images``.
+        images: whose classes are the network's.
+        batch_size: images at a time.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast.
+
+    Returns:
+        For the result of a record: ``miou``, by region, and ``pixel_accuracy``, in percent;
+        ``iou``, by region a list with a percentage for each class, None where neither labels nor
+        predictions have it; ``classes``; ``images``, how many.
+
+        For its arrays: ``confusion`` int64 ``[R,K,K]``, ``palette`` uint8 ``[K,3]``, and of each
+        of a few images ``image0`` uint8 ``[3,h,w]``, ``labels0`` and ``predictions0`` uint8
+        ``[h,w]``, reduced to about 512 pixels.
+
+    Raises:
+        InputError: a network with another number of classes, or images that cannot be read.
+    """
+    device = torch.device(images.device)
+
+    def logits(batch: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return low_resolution_logits(model, batch)
+
+    metric = RegionIoU(len(images.classes), regions=REGIONS).to(device)
+    for batch in images.batches(batch_size):
+        found = logits(batch.images)
+        if found.shape[1] != len(images.classes):
+            raise InputError(
+                f"checkpoint: expected a network for the {len(images.classes)} classes of "
+                f"{images.name}, got one for {found.shape[1]}"
+            )
+        metric.update(found, batch.labels)
+
+    confusion = metric.confusion[0]
+    result = {
+        "miou": {region: 100 * value for region, value in metric.compute().items()},
+        "pixel_accuracy": 100 * float(confusion.trace() / confusion.sum()),
+        "iou": {
+            region: [None if value.isnan() else 100 * float(value) for value in values]
+            for region, values in metric.class_iou().items()
+        },
+        "classes": list(images.classes),
+        "images": len(images),
+    }
+    arrays = {
+        "confusion": metric.confusion.cpu(),
+        "palette": torch.tensor(images.palette, dtype=torch.uint8),
+    }
+    count = min(SAMPLES, len(images))
+    for sample in range(count):
+        image, labels = images.samples[sample * len(images) // count]
+        seen = logits(images.normalise(image[None].to(device)))
+        full = F.interpolate(seen.float(), labels.shape, mode="bilinear")[0].argmax(0).byte().cpu()
+        step = -(-max(labels.shape) // SAMPLE_SIDE)
+        arrays[f"image{sample}"] = image[:, ::step, ::step]
+        arrays[f"labels{sample}"] = labels[::step, ::step]
+        arrays[f"predictions{sample}"] = full[::step, ::step]
+    return result, arrays

@@ -1,0 +1,225 @@
+"""DeepLabv3 (Chen et al. 2017) on ResNets, from torchvision's parts (paper, section 4.2)."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.models.weights import expect_fit, first, misshapen
+
+# torchvision takes a second to import: only inside the functions that need it.
+
+Backbone = Literal["resnet18", "resnet50"]
+
+# Blocks in each stage, and what the rates of the three dilated convolutions of ASPP are where the
+# feature map is an eighth or a sixteenth of the image.
+_DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
+_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+
+
+def deeplabv3(
+    backbone: Backbone = "resnet50",
+    num_classes: int = 19,
+    *,
+    output_stride: int = 16,
+    width: int = 64,
+) -> nn.Module:
+    """A network for segmentation, with random weights.
+
+    Args:
+        backbone: ``"resnet18"`` (basic blocks) or ``"resnet50"`` (bottlenecks).
+        num_classes: channels of the logits.
+        output_stride: pixels of the image to a pixel of the feature map, 8 or 16: the last two
+            stages, or the last one, are dilated in place of their strides.
+        width: channels of the first stage; those of the others and of ASPP (four times as many)
+            follow it. 64 gives the published networks.
+
+    Returns:
+        torchvision's ``DeepLabV3``, in training mode, from normalised images ``[N,3,H,W]`` to
+        ``{"out": logits [N,num_classes,H,W]}``. The paper removes channels of its layer
+        ``"backbone.layer4"``. With 64 and a ResNet-50 its weights have the names and shapes of
+        torchvision's ``deeplabv3_resnet50`` without the auxiliary head.
+
+    Raises:
+        InputError: unknown backbone, another output stride, no classes, no channels.
+
+    Example:
+        >>> net = deeplabv3("resnet18", num_classes=5, width=8).eval()
+        >>> net(torch.zeros(1, 3, 64, 96))["out"].shape
+        torch.Size([1, 5, 64, 96])
+        >>> low_resolution_logits(net, torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 5, 4, 6])
+    """
+    expect_one_of("backbone", backbone, get_args(Backbone))
+    if output_stride not in _RATES:
+        raise InputError(f"output_stride: expected 8 or 16, got {output_stride!r}")
+    expect_at_least_one("num_classes", num_classes)
+    expect_at_least_one("width", width)
+    from torchvision.models._utils import IntermediateLayerGetter
+    from torchvision.models.segmentation import DeepLabV3
+    from torchvision.models.segmentation.deeplabv3 import ASPP
+
+    resnet = _resnet(backbone, width)
+    channels = resnet.fc.in_features
+    dilation = 1
+    for stage in (resnet.layer3, resnet.layer4)[0 if output_stride == 8 else 1 :]:
+        dilation = _dilate(stage, dilation)
+
+    # torchvision's DeepLabHead, but for its fixed width.
+    head_width = 4 * width
+    head = nn.Sequential(
+        ASPP(channels, _RATES[output_stride], head_width),
+        nn.Conv2d(head_width, head_width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(head_width),
+        nn.ReLU(),
+        nn.Conv2d(head_width, num_classes, 1),
+    )
+    return DeepLabV3(IntermediateLayerGetter(resnet, {"layer4": "out"}), head)
+
+
+def low_resolution_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """What a segmentation network of torchvision's form upsamples last.
+
+    Args:
+        model: has a ``backbone`` that yields ``{"out": features}`` and a ``classifier`` of them,
+            as :func:`deeplabv3` and torchvision's FCN and DeepLabv3 have.
+        images: floating ``[N,3,H,W]``, normalised.
+
+    Returns:
+        Logits ``[N,K,h,w]`` of the size of the feature map. Upsampled bilinearly
+        (``align_corners=False``) to ``H×W`` they are ``model(images)["out"]``.
+
+    Example:
+        >>> images = torch.rand(1, 3, 64, 64)
+        >>> low_resolution_logits(deeplabv3("resnet18", 3, width=8).eval(), images).shape
+        torch.Size([1, 3, 4, 4])
+    """
+    return model.classifier(model.backbone(images)["out"])
+
+
+def load_deeplab_checkpoint(path: str | Path, *, output_stride: int | None = None) -> nn.Module:
+    """A :func:`deeplabv3` with trained weights, in evaluation mode.
+
+    Args:
+        path: the paper's authors' file, ``{"model_state": state_dict, …}``; torchvision's of
+            ``deeplabv3_resnet50`` (its auxiliary head is left out: only training uses it), bare or
+            under ``"model"`` as its training script saves it; or ``state_dict()`` of a
+            :func:`deeplabv3` in any of these forms.
+        output_stride: that the network was trained with; weights do not tell it. None: what the
+            file says under ``"output_stride"``, else 16 for ``{"model_state": …}``, as the
+            authors' network has, and 8 for the other forms, as torchvision's has.
+
+    Returns:
+        The network, on the CPU. Backbone, width and number of classes are read from the weights.
+
+    Raises:
+        InputError: no such file, none of these forms, weights of another network (the message
+            tells which names do not fit), or another output stride.
+
+    Example:
+        >>> load_deeplab_checkpoint("no/such/file.pth")
+        Traceback (most recent call last):
+        gpe.errors.InputError: path: there is no no/such/file.pth
+    """
+    weights, stride = _read(path)
+    # On the meta device a network costs neither memory nor random numbers.
+    with torch.device("meta"):
+        model = deeplabv3(
+            "resnet50" if "backbone.layer1.0.conv3.weight" in weights else "resnet18",
+            _first_dimension(weights, "classifier.4.weight", default=19),
+            output_stride=output_stride or stride,
+            width=_first_dimension(weights, "backbone.conv1.weight", default=64),
+        )
+    expected = model.state_dict()
+    # Networks saved by old versions of torch lack num_batches_tracked; nothing here uses it.
+    for name, value in expected.items():
+        if name.endswith("num_batches_tracked"):
+            weights.setdefault(name, torch.zeros((), dtype=value.dtype))
+    expect_fit(
+        f"path: expected {path} to hold a DeepLabv3 on a ResNet-18 or ResNet-50",
+        [name for name in expected if name not in weights],
+        [name for name in weights if name not in expected],
+        misshapen(weights, expected),
+    )
+    weights = {name: value.to(expected[name].dtype) for name, value in weights.items()}
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def _resnet(backbone: Backbone, width: int) -> nn.Module:
+    """torchvision's ResNet, whose first stage has ``width`` channels."""
+    from torchvision.models import resnet
+
+    class Narrow(resnet.ResNet):
+        def _make_layer(self, block, planes, *args, **options):
+            planes = planes * width // 64
+            if planes == width:  # the first stage: the stem is there, with 64 channels
+                self.inplanes = width
+                self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+                self.bn1 = nn.BatchNorm2d(width)
+            return super()._make_layer(block, planes, *args, **options)
+
+    block = {"resnet18": resnet.BasicBlock, "resnet50": resnet.Bottleneck}[backbone]
+    net = (resnet.ResNet if width == 64 else Narrow)(block, _DEPTHS[backbone])
+    net.fc = nn.Linear(8 * width * block.expansion, 1)  # left out below: it tells the channels
+    return net
+
+
+def _dilate(stage: nn.Module, dilation: int) -> int:
+    """Takes a stage's stride of 2 and spreads what follows it by 2: yields that dilation.
+
+    Every second pixel of the new map is a pixel of the old one. torchvision does the same to
+    bottlenecks, but refuses to do it to basic blocks.
+    """
+    for conv in (module for module in stage.modules() if isinstance(module, nn.Conv2d)):
+        strided = conv.stride == (2, 2)
+        if conv.kernel_size == (3, 3):
+            # The convolution that had the stride sees the map that comes in.
+            spread = dilation if strided else 2 * dilation
+            conv.dilation = conv.padding = (spread, spread)
+        conv.stride = (1, 1)
+    return 2 * dilation
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], int]:
+    """Weights under the names of :func:`deeplabv3`, and the output stride that goes with them."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"path: there is no {path}") from None
+    except Exception as error:  # torch.load raises almost anything on a file not its own
+        came = f"what torch.load cannot read: {type(error).__name__}"
+        raise InputError(f"path: expected {path} to hold weights, got {came}") from error
+
+    stride, weights = 8, checkpoint
+    if isinstance(checkpoint, dict):
+        stride = 16 if "model_state" in checkpoint else 8
+        stride = checkpoint.get("output_stride", stride)
+        weights = checkpoint.get("model_state", checkpoint.get("model", checkpoint))
+    if not isinstance(weights, dict):
+        raise InputError(
+            f"path: expected {path} to hold a state dict, got a {type(weights).__name__}"
+        )
+    strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise InputError(
+            f"path: expected {path} to hold a state dict, bare or under 'model_state' or 'model', "
+            f"got no tensors under {first(strange)}"
+        )
+    weights = dict(weights)
+    consume_prefix_in_state_dict_if_present(weights, "module.")
+    return {
+        # The authors' head is a module within a module.
+        name.replace("classifier.classifier.", "classifier."): value
+        for name, value in weights.items()
+        if not name.startswith("aux_classifier.")
+    }, stride
+
+
+def _first_dimension(weights: dict[str, Tensor], name: str, default: int) -> int:
+    """The default stands in for what is not there: ``expect_fit`` will name it."""
+    shape = weights[name].shape if name in weights else ()
+    return next(iter(shape), 0) or default

@@ -1,0 +1,69 @@
+"""A network whose kernels are mirrored (Kernel-Flip* and Kernel-Flip**, section 4.2.1).
+
+The rule: mirrored is the weight of every convolution with a width (``nn.Conv2d``, ``nn.Conv3d``,
+their transposed forms and all subclasses; grouped and depthwise ones are no different) that runs
+between the images and the layer's output. What runs after the layer, the head, is never
+mirrored, nor is ``nn.Conv1d``, whose axis is no width. It is the execution that decides, not the
+names: a convolution counts whose module is called.
+
+Such a network sees the mirrored image as the network itself sees the image, mirrored, wherever a
+kernel's grid is symmetric: with stride 1 and as much padding on the left as on the right. Where
+stride is 2 and the width even, or where padding is larger on one side, as TensorFlow's "same"
+padding is, the grid of the mirrored kernels lies a pixel off.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from gpe.errors import InputError
+from gpe.ranking.layer import features_at
+
+
+def mirrored_weights(
+    model: nn.Module, layer: str, images: Tensor, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights that a kernel flip mirrors, mirrored, by name; ``model`` keeps its own.
+
+    Args:
+        model: as for :func:`features_at`.
+        layer: as for :func:`features_at`.
+        images: a batch, which is run to see which convolutions it meets.
+        weights: to run with, and to mirror, instead of the model's own.
+
+    Raises:
+        InputError: there is no such convolution, or one computes its weight from others.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    mirrored = {}
+    for name in _convolutions_that_run(model, layer, images, weights):
+        convolution = model.get_submodule(name)
+        weight = names.get(id(convolution._parameters.get("weight")))
+        if weight is None:
+            raise InputError(
+                f"model: expected convolutions that hold their weights, got {name!r}, which "
+                "computes its weight; torch.nn.utils.parametrize.remove_parametrizations ends that"
+            )
+        mirrored[weight] = weights.get(weight, convolution.weight).detach().flip(-1)
+    if not mirrored:
+        raise InputError(
+            f"layer: expected convolutions before or in it, whose kernels can be mirrored, "
+            f"got {layer!r}, which has none"
+        )
+    return mirrored
+
+
+def _convolutions_that_run(
+    model: nn.Module, layer: str, images: Tensor, weights: Mapping[str, Tensor]
+) -> list[str]:
+    met = []
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            # Of shape [out, in, ..., width], or [in, out, ..., width] where it is transposed.
+            if isinstance(module, _ConvNd) and len(module.kernel_size) >= 2:
+                hook = module.register_forward_pre_hook(lambda *_, name=name: met.append(name))
+                hooks.callback(hook.remove)
+        features_at(model, layer, images, weights)
+    return list(dict.fromkeys(met))

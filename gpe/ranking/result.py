@@ -1,0 +1,243 @@
+"""A ranking of a layer's channels, and what can be done with it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from gpe.errors import InputError
+from gpe.ops.flip_difference import flip_difference
+from gpe.ranking.bootstrap import interval_of_mean
+from gpe.records import atomic
+
+SIGNED = ("left", "right")  # Equation 3; the others take sizes, Equation 2
+
+ImageId = int | str
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelRanking:
+    """How position-specific each channel is.
+
+    The scores are means over images. The difference of each image is kept, 4 bytes for each
+    channel, sorted by the image's id: so the result does not depend on who saw which image in
+    which order, rankings merge to the last bit, and no image counts twice.
+
+    Attributes:
+        mode: what was ranked, as :func:`gpe.rank_channels` calls it.
+        scores: float64 ``[C]``, by channel; the higher, the more position-specific.
+        layer: name of the module, None where it is not known.
+        weights: a hash of the network's state dict, likewise.
+        image_ids: of the images, sorted.
+        differences: floating ``[n,C]``, of each image the difference of the latents; None where
+            scores come from no images, as those of ``"random"`` do.
+
+    Example:
+        >>> differences = torch.tensor([[1.0, -4.0, 0.0], [1.0, 2.0, 0.0]])
+        >>> overall = ChannelRanking.of_differences("overall", differences, (0, 1))
+        >>> overall.scores.tolist(), overall.order.tolist()
+        ([1.0, 3.0, 0.0], [1, 0, 2])
+        >>> ChannelRanking.of_differences("left", differences, (0, 1)).order.tolist()
+        [0, 2, 1]
+        >>> later = ChannelRanking.of_differences("overall", differences[:1], (2,))
+        >>> overall.merge(later).images
+        3
+    """
+
+    mode: str
+    scores: Tensor
+    layer: str | None = None
+    weights: str | None = None
+    image_ids: tuple[ImageId, ...] = ()
+    differences: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.scores.dim() != 1 or self.scores.dtype != torch.float64:
+            got = f"{self.scores.dtype} {list(self.scores.shape)}"
+            raise InputError(f"scores: expected {torch.float64} [C], got {got}")
+        if not self.scores.isfinite().all():
+            channel = int(self.scores.isfinite().logical_not().nonzero()[0])
+            got = f"{self.scores[channel].item()} for channel {channel}"
+            raise InputError(f"scores: expected finite numbers, got {got}")
+
+    @classmethod
+    def of_differences(
+        cls,
+        mode: str,
+        differences: Tensor,  # [n,C]
+        image_ids: Sequence[ImageId],  # [n]
+        *,
+        layer: str | None = None,
+        weights: str | None = None,
+    ) -> "ChannelRanking":
+        """The ranking by the mean difference (left, right: Eq. 3) or its mean size (Eq. 2).
+
+        Raises:
+            InputError: no images, or one that comes twice; NaN.
+        """
+        order = _sorted(image_ids)
+        if len(order) == 0:
+            raise InputError(f"images: expected one or more for {mode!r}, got none")
+        differences = differences[order].cpu()
+        total, absolute_total = flip_difference(differences, torch.zeros_like(differences))[1:]
+        scores = (total if mode in SIGNED else absolute_total) / len(order)
+        ids = tuple(image_ids[i] for i in order)
+        return cls(mode, scores, layer, weights, ids, differences)
+
+    @property
+    def images(self) -> int:
+        """How many were averaged."""
+        return len(self.image_ids)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Channels, int64 ``[C]``, the most position-specific first; of equal ones the lower."""
+        return self.scores.argsort(descending=True, stable=True)
+
+    def top(self, k: int) -> Tensor:
+        """The ``k`` most position-specific channels, int64 ``[k]``."""
+        if not isinstance(k, int) or not 0 <= k <= len(self.scores):
+            raise InputError(f"k: expected an integer from 0 to {len(self.scores)}, got {k!r}")
+        return self.order[:k]
+
+    @cached_property
+    def interval(self) -> Tensor | None:
+        """95 % confidence interval of the scores for other images like these, float64 ``[2,C]``.
+
+        The bootstrap's percentiles, over images drawn anew; None where scores come from no images.
+        """
+        if self.differences is None:
+            return None
+        values = self.differences if self.mode in SIGNED else self.differences.abs()
+        return interval_of_mean(values)
+
+    def expect_width(self, channels: int, argument: str = "ranking") -> None:
+        """Raise an InputError unless the ranking is of so many channels."""
+        if len(self.scores) != channels:
+            raise InputError(
+                f"{argument}: expected one of {channels} channels, got one of {len(self.scores)}"
+            )
+
+    def merge(self, other: "ChannelRanking") -> "ChannelRanking":
+        """The ranking by the images of both: to the last bit what all at once would have given.
+
+        Raises:
+            InputError: the other is of another mode, layer, network or width, or an image is in
+                both.
+        """
+        for what in ("mode", "layer", "weights"):
+            own, its = getattr(self, what), getattr(other, what)
+            if own != its:
+                raise InputError(f"other: expected a ranking with {what} {own!r}, got {its!r}")
+        other.expect_width(len(self.scores), "other")
+        if self.differences is None or other.differences is None:
+            if torch.equal(self.scores, other.scores):
+                return self
+            raise InputError("other: expected a ranking of images, or the same scores, got neither")
+        if both := set(self.image_ids) & set(other.image_ids):
+            raise InputError(
+                f"other: expected other images, got {len(both)} that are in both, as {min(both)!r}"
+            )
+        return ChannelRanking.of_differences(
+            self.mode,
+            torch.cat([self.differences, other.differences]),
+            self.image_ids + other.image_ids,
+            layer=self.layer,
+            weights=self.weights,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it to one file, in the format of safetensors."""
+        tensors = {"scores": self.scores, "order": self.order}
+        if self.differences is not None:
+            tensors["differences"] = self.differences
+        about = {name: getattr(self, name) for name in ("mode", "layer", "weights", "image_ids")}
+        with atomic(Path(path)) as file:
+            file.write_bytes(save(tensors, {"gpe.ChannelRanking": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ChannelRanking":
+        """What :meth:`save` wrote.
+
+        Raises:
+            InputError: there is no such file, or it holds something else.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {})["gpe.ChannelRanking"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                about["image_ids"] = tuple(about["image_ids"])
+                ranking = cls(
+                    **about, scores=tensors["scores"], differences=tensors.get("differences")
+                )
+        except FileNotFoundError:
+            raise InputError(f"path: there is no {path}") from None
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"path: expected a ranking, got {path}: {error}") from None
+        return ranking
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the order in the paper's form, ``{"overall": [1540, 111, ...]}``."""
+        with atomic(Path(path)) as file:
+            file.write_text(json.dumps({self.mode: self.order.tolist()}) + "\n")
+
+    @classmethod
+    def from_json(
+        cls, path: str | Path, *, mode: str | None = None, layer: str | None = None
+    ) -> "ChannelRanking":
+        """A ranking in the paper's form, ``{"overall": [1540, 111, ...]}``.
+
+        The form has no scores: they are C for the first channel, down to 1 for the last.
+
+        Args:
+            path: of the file.
+            mode: what was ranked, if not what the file says. (That of the paper's right side says
+                ``"left"``.)
+            layer: name of the module.
+
+        Raises:
+            InputError: there is no such file, or it does not order channels 0 to C-1.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except FileNotFoundError:
+            raise InputError(f"path: there is no {path}") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"path: expected JSON, got {path}: {error}") from None
+        lists = list(content.values()) if isinstance(content, dict) else []
+        order = lists[0] if len(lists) == 1 else None
+        if not isinstance(order, list) or not order:
+            raise InputError(f'path: expected {{"overall": [channels]}}, got {path}')
+        if {type(channel) for channel in order} != {int} or sorted(order) != [*range(len(order))]:
+            raise InputError(
+                f"path: expected each channel from 0 to {len(order) - 1} once, got {path}"
+            )
+        scores = torch.zeros(len(order), dtype=torch.float64)
+        scores[torch.tensor(order)] = torch.arange(len(order), 0, -1, dtype=torch.float64)
+        return cls(mode or next(iter(content)), scores, layer)
+
+    def __repr__(self) -> str:
+        images, top = f"{self.images} images", self.order[:5].tolist()
+        return f"ChannelRanking({self.mode!r}, {self.layer!r}, {images}, top={top})"
+
+
+def _sorted(image_ids: Sequence[ImageId]) -> list[int]:
+    """Positions of the ids, by the ids, each of which may be there once."""
+    kinds = {type(i) for i in image_ids}
+    if len(kinds) > 1:
+        raise InputError("image ids: expected all numbers or all strings, got both")
+    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
+    for one, other in pairwise(order):
+        if image_ids[one] == image_ids[other]:
+            raise InputError(
+                f"image ids: expected each image once, got {image_ids[one]!r} twice; without ids "
+                "in the batches, images are numbered from `start`"
+            )
+    return order

@@ -1,0 +1,262 @@
+"""What removing channels shows, in plain sentences: no more than random orders let one say."""
+
+from collections import defaultdict
+
+from scipy.stats import spearmanr
+
+from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, top
+from gpe.report.rankings import RANDOM, ranking_of
+from gpe.report.words import listing, signed
+
+SIDES = ("left", "right")
+_FEW = 19  # draws, of which a ranking by chance lies below all in one case of 20
+_BELOW, _WITHIN, _ABOVE = "below every draw", "within the draws", "above every draw"
+
+
+def findings(trial: Trial) -> list[str]:
+    """Paragraphs about one network, what matters most first."""
+    paragraphs = []
+    if about_sides(trial):
+        for number in list(trial.told)[-1:]:
+            paragraphs += [_half(trial, side, number) for side in SIDES]
+            paragraphs.append(_selectivity(trial, number))
+    if trial.experiment != "figure6" or not paragraphs:
+        paragraphs = [*_overall(trial), *paragraphs]
+    return [*paragraphs, _caution(trial)]
+
+
+def about_sides(trial: Trial) -> bool:
+    """Whether it can show what Figure 6 shows: both sides ranked, and both measured."""
+    return {*SIDES} <= {*trial.rankings} and {*SIDES} <= {*trial.regions}
+
+
+def main_ranking(trial: Trial) -> str | None:
+    """The one to tell of first; None where all orders are random."""
+    return next(iter(trial.rankings), None)
+
+
+def slopes(trial: Trial, line: str, region: str) -> list[float]:
+    """Spearman correlation of mIoU with the place of the range removed; of each random order."""
+    names = trial.draws if line == RANDOM else [line]
+    places = [removal.start for removal in trial.ranges]
+    found = []
+    for name in names:
+        values = [trial.miou[name, removal][region] for removal in trial.ranges]
+        # Of a constant there is no correlation.
+        found.append(float(spearmanr(places, values)[0]) if len({*values}) > 1 else 0.0)
+    return found
+
+
+def _overall(trial: Trial) -> list[str]:
+    name = main_ranking(trial)
+    if name is None:
+        return [_only_random(trial, number) for number in trial.told]
+    paragraphs = [_against_random(trial, name, number) for number in trial.told]
+    if trial.told:
+        number = max(trial.told)
+        paragraphs += _by_region(trial, name, number) + _other_rankings(trial, name, number)
+    if len(trial.ranges) > 2:
+        paragraphs.append(_along_the_ranking(trial, name))
+    return paragraphs
+
+
+def _against_random(trial: Trial, name: str, number: int) -> str:
+    region = trial.regions[0]
+    baseline, value = trial.baseline[region], trial.value(name, top(number), region).mean
+    place = "" if region == "full" else f" in {region}"
+    text = (
+        f"Without its {number} most {ranking_of(name).kind} channels of {trial.channels} the "
+        f"network {_moves(baseline, value)} mIoU{place}"
+    )
+    if trial.draws:
+        random = trial.value(RANDOM, top(number), region)
+        text += f"; without {number} random ones to {_with_band(random, len(trial.draws))}"
+    parts = [f"{text}.", _verdict(trial, name, number), _of_the_paper(trial, name, number)]
+    return " ".join(filter(None, parts))
+
+
+def _only_random(trial: Trial, number: int) -> str:
+    region = trial.regions[0]
+    value = trial.value(RANDOM, top(number), region)
+    moves = _moves(trial.baseline[region], value.mean)
+    return (
+        f"Without {number} random channels of {trial.channels} the network {moves} mIoU "
+        f"({_band(value, len(trial.draws))})."
+    )
+
+
+def _verdict(trial: Trial, name: str, number: int) -> str:
+    if not trial.draws:
+        return "No random orders were tried, so this says nothing of the ranking."
+    if len(trial.draws) == 1:
+        return "One draw does not say how far random orders lie apart."
+    return {
+        _BELOW: "No draw costs as much.",
+        _WITHIN: "That is within the draws: not told apart from a random order.",
+        _ABOVE: "Every draw costs more.",
+    }[_place(trial, name, number, trial.regions[0])]
+
+
+def _place(trial: Trial, name: str, number: int, region: str) -> str:
+    value = trial.value(name, top(number), region).mean
+    random = trial.value(RANDOM, top(number), region)
+    return _BELOW if value < random.low else _ABOVE if value > random.high else _WITHIN
+
+
+def _of_the_paper(trial: Trial, name: str, number: int) -> str:
+    counted, region = trial.told[number], trial.regions[0]
+    removal = top(counted)
+    value = trial.paper.get((name, removal, region))
+    random = trial.paper.get((RANDOM, removal, region))
+    if value is None:
+        return ""
+    against = "" if random is None else f", {random:.1f} at random"
+    return f"The paper, without {counted} of {PAPER_CHANNELS}: {value:.1f}{against}."
+
+
+def _by_region(trial: Trial, name: str, number: int) -> list[str]:
+    if len(trial.regions) < 2 or len(trial.draws) < 2:
+        return []
+    places = defaultdict(list)
+    for region in trial.regions:
+        places[_place(trial, name, number, region)].append(region)
+    parts = [
+        f"{place} in {'every region' if len(places) == 1 else listing(places[place])}"
+        for place in (_BELOW, _WITHIN, _ABOVE)
+        if place in places
+    ]
+    return [
+        f"By region, without {number} channels, {ranking_of(name).label} lies {'; '.join(parts)}."
+    ]
+
+
+def _other_rankings(trial: Trial, name: str, number: int) -> list[str]:
+    others = [one for one in trial.rankings if one not in (name, *SIDES)]
+    if not others:
+        return []
+    region = trial.regions[0]
+    parts = []
+    for other in others:
+        value = trial.value(other, top(number), region).mean
+        place = f" ({_place(trial, other, number, region)})" if len(trial.draws) > 1 else ""
+        parts.append(f"{ranking_of(other).label} leaves {value:.1f}{place}")
+    return [f"Without {number} channels by another ranking: {listing(parts)}."]
+
+
+def _along_the_ranking(trial: Trial, name: str) -> str:
+    region, first, last = trial.regions[0], trial.ranges[0], trial.ranges[-1]
+    values = [trial.value(name, removal, region).mean for removal in (first, last)]
+    (slope,) = slopes(trial, name, region)
+    text = (
+        f"One range at a time: without {_ranks(first)} of {ranking_of(name).label} {values[0]:.1f} "
+        f"is left, without {_ranks(last)} {values[1]:.1f}. Spearman correlation of place "
+        f"with what is left is {signed(slope, 2)} over {len(trial.ranges)} ranges; above zero, the "
+        "first channels count most"
+    )
+    if len(trial.draws) < 2:
+        return f"{text}."
+    random = slopes(trial, RANDOM, region)
+    inside = min(random) <= slope <= max(random)
+    told = ": within the draws" if inside else ""
+    span = f"{signed(min(random), 2)} to {signed(max(random), 2)}"
+    return f"{text}. In random orders it is {span}{told}."
+
+
+def _half(trial: Trial, side: str, number: int) -> str:
+    (other,) = {*SIDES} - {side}
+    removal = top(number)
+    left = {
+        ranking_of(line).kind: trial.value(line, removal, side).mean
+        for line in trial.lines
+        if line in (*SIDES, "overall")
+    }
+    parts = [f"{left[kind]:.1f} ({kind})" for kind in sorted(left, key=left.get)]
+    if trial.draws:
+        random, draws = trial.value(RANDOM, removal, side), len(trial.draws)
+        parts.append(f"{random.mean:.1f} (random: {_band(random, draws)})")
+    own, rival = (trial.value(line, removal, side).mean for line in (side, other))
+    return (
+        f"On the {side} half, removing {number} channels of {trial.channels} takes mIoU from "
+        f"{trial.baseline[side]:.1f} to {listing(parts)}. "
+        f"{_told_apart(trial, side, other, number, rival - own)}"
+    )
+
+
+def _told_apart(trial: Trial, side: str, other: str, number: int, difference: float) -> str:
+    less = "more" if difference > 0 else "less"
+    text = (
+        f"{side.capitalize()}-specific channels cost it {abs(difference):.1f} points {less} than "
+        f"{other}-specific ones"
+    )
+    if len(trial.draws) < 2:
+        return f"{text}, and there are no draws to say what chance does."
+    random = trial.value(RANDOM, top(number), side)
+    apart = random.high - random.low
+    if abs(difference) <= apart:
+        return f"{text}, but random draws lie {apart:.1f} apart: this may be chance."
+    against = "" if difference > 0 else ", which is the opposite of what the paper found"
+    return f"{text}; random draws lie no more than {apart:.1f} apart{against}."
+
+
+def _selectivity(trial: Trial, number: int) -> str:
+    """Figures S3 and S4: points lost on either half, and whether one loses more than by chance."""
+    removal = top(number)
+    parts = []
+    for side in SIDES:
+        lost = [trial.baseline[s] - trial.value(side, removal, s).mean for s in SIDES]
+        parts.append(
+            f"{side}-specific ones cost the left half {_points(lost[0])} and the right half "
+            f"{_points(lost[1])} ({_tilt(lost[0] - lost[1])})"
+        )
+    text = f"Half against half, {number} channels removed: {'; '.join(parts)}."
+    if len(trial.draws) < 2:
+        return text
+    start = trial.baseline["left"] - trial.baseline["right"]
+    halves = zip(*(trial.each_draw(removal, side) for side in SIDES), strict=True)
+    tilts = [start - (left - right) for left, right in halves]
+    return f"{text} In random draws it is from {_tilt(min(tilts))} to {_tilt(max(tilts))}."
+
+
+def _tilt(points: float) -> str:
+    if abs(points) < 0.05:
+        return "0.0 between them"
+    return f"{abs(points):.1f} more on the {'left' if points > 0 else 'right'}"
+
+
+def _points(lost: float) -> str:
+    return f"{lost:.1f} points".replace("-", "−")
+
+
+def _caution(trial: Trial) -> str:
+    draws = len(trial.draws)
+    if not draws:
+        return "Without random orders beside it, no removal tells what a ranking is worth."
+    if draws >= _FEW:
+        return f"Random: mean, lowest and highest of {draws} draws."
+    return (
+        f"Few draws say little: an order that is itself random lies below {_all(draws)} in one "
+        f"case of {draws + 1}."
+    )
+
+
+def _all(draws: int) -> str:
+    return "a single one" if draws == 1 else f"all {draws}"
+
+
+def _with_band(value: Value, draws: int) -> str:
+    return f"{value.mean:.1f} ({_band(value, draws)})"
+
+
+def _band(value: Value, draws: int) -> str:
+    return "one draw" if draws == 1 else f"{value.low:.1f} to {value.high:.1f}, {draws} draws"
+
+
+def _moves(before: float, after: float) -> str:
+    before, after = round(before, 1), round(after, 1)
+    if before == after:
+        return f"stays at {after:.1f}"
+    return f"{'falls' if after < before else 'rises'} from {before:.1f} to {after:.1f}"
+
+
+def _ranks(removal: Removal) -> str:
+    return f"ranks {removal.start + 1} to {removal.stop}"

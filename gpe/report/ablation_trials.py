@@ -1,0 +1,172 @@
+"""Records of `gpe ablate`, `figure4` and `figure6` as the report reads them, checked once."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import isfinite
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from gpe.report.rankings import RANDOM, in_order
+from gpe.report.runs import Run
+
+# The paper's network has so many channels, and it tells of so many removed.
+PAPER_CHANNELS = 2048
+_PAPER_COUNTS = (100, 500)
+
+
+class Removal(NamedTuple):
+    """Channels ``start`` to ``stop`` of an order; ``kind`` is ``"top"`` or ``"range"``."""
+
+    kind: str
+    start: int
+    stop: int
+
+
+class Value(NamedTuple):
+    """An mIoU in percent; of random orders the mean, the lowest and the highest draw."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one network loses without some of its channels.
+
+    Attributes:
+        channels: of the layer.
+        images: that were scored.
+        baseline: mIoU in percent by region, nothing removed.
+        rankings: in the order of the paper's figures, random orders not among them.
+        draws: names of the random orders.
+        counts: how many of the first channels were removed, rising.
+        ranges: what else was removed, from the first channels to the last.
+        miou: by ranking or draw and by what was removed; in percent by region.
+        ranked_on: how many images each ranking is of.
+        paper: the paper's mIoU, by ranking, removal and region; of its own channels.
+    """
+
+    experiment: str
+    config: dict[str, Any]
+    channels: int
+    images: int
+    engine: str
+    tolerance: str
+    baseline: dict[str, float]
+    rankings: list[str]
+    draws: list[str]
+    counts: list[int]
+    ranges: list[Removal]
+    miou: dict[tuple[str, Removal], dict[str, float]]
+    ranked_on: dict[str, int]
+    paper: dict[tuple[str, Removal, str], float]
+
+    @property
+    def regions(self) -> list[str]:
+        return list(self.baseline)
+
+    @property
+    def lines(self) -> list[str]:
+        """What a figure or table shows: every ranking, and all random orders as one."""
+        return [*self.rankings, *([RANDOM] if self.draws else [])]
+
+    def each_draw(self, removal: Removal, region: str) -> list[float]:
+        """The mIoU with each random order."""
+        return [self.miou[draw, removal][region] for draw in self.draws]
+
+    def value(self, line: str, removal: Removal, region: str) -> Value:
+        """Of one of ``lines``."""
+        if line != RANDOM:
+            return Value(*[self.miou[line, removal][region]] * 3)
+        values = self.each_draw(removal, region)
+        return Value(fmean(values), min(values), max(values))
+
+    @property
+    def told(self) -> dict[int, int]:
+        """The counts to tell of, as near to the paper's shares as was measured; the paper's."""
+        found: dict[int, int] = {}
+        partial = [count for count in self.counts if 0 < count < self.channels]
+        for paper in _PAPER_COUNTS if partial else ():
+            share = paper / PAPER_CHANNELS * self.channels
+            found.setdefault(min(partial, key=lambda count: abs(count - share)), paper)
+        return found
+
+
+def top(count: int) -> Removal:
+    return Removal("top", 0, count)
+
+
+def read(run: Run) -> Trial:
+    """The trial in ``run``.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: its record is no such record.
+    """
+    config, result = run.record.config, run.record.result
+    channels = int(result["channels"])
+    baseline = {str(name): _percent(value) for name, value in result["baseline"].items()}
+    if not baseline:
+        raise ValueError("no regions")
+    miou = _miou(result["rows"], channels)
+    names = {name for name, _ in miou}
+    removals = {removal for _, removal in miou}
+    for name in names:
+        for removal in removals:
+            if miou[name, removal].keys() != baseline.keys():
+                raise ValueError(f"{name}, {removal}: regions are not those of the baseline")
+    draws = sorted(name for name in names if name.partition("/")[0] == RANDOM)
+    return Trial(
+        experiment=run.record.experiment,
+        config=config,
+        channels=channels,
+        images=int(result["images"]),
+        engine=str(result["engine"]),
+        tolerance=str(result["tolerance"]),
+        baseline=baseline,
+        rankings=in_order(names - set(draws)),
+        draws=draws,
+        counts=sorted(removal.stop for removal in removals if removal.kind == "top"),
+        ranges=sorted(removal for removal in removals if removal.kind == "range"),
+        miou=miou,
+        ranked_on={str(name): int(one["images"]) for name, one in result["rankings"].items()},
+        paper=_paper(run.record.paper),
+    )
+
+
+def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict:
+    found: dict[tuple[str, Removal], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        removal = _removal(row)
+        if removal.stop > channels:
+            raise ValueError(f"{removal}: the layer has {channels} channels")
+        regions = found[str(row["ranking"]), removal]
+        if row["region"] in regions:
+            raise ValueError(f"twice: {row['ranking']}, {removal}, {row['region']}")
+        regions[str(row["region"])] = _percent(row["miou"])
+    if not found:
+        raise ValueError("no rows")
+    return found
+
+
+def _removal(row: dict[str, Any]) -> Removal:
+    removal = Removal(str(row["removal"]), int(row["start"]), int(row["stop"]))
+    known = {"top": removal.start == 0, "range": removal.start >= 0}
+    if not known.get(removal.kind) or removal.start > removal.stop:
+        raise ValueError(f"no removal: {removal}")
+    return removal
+
+
+def _paper(paper: dict[str, Any] | None) -> dict[tuple[str, Removal, str], float]:
+    return {
+        (str(row["ranking"]), _removal(row), str(row["region"])): _percent(row["miou"])
+        for row in (paper["rows"] if paper else ())
+    }
+
+
+def _percent(value: Any) -> float:
+    value = float(value)
+    if not isfinite(value) or not 0 <= value <= 100:
+        raise ValueError(f"expected an mIoU in percent, got {value}")
+    return value

@@ -1,0 +1,157 @@
+"""Records of `gpe rank`, `ablate` and `figure4` to `figure6` that no run has made."""
+
+from itertools import pairwise
+
+import torch
+
+from gpe.records import Record, save_arrays
+
+REGIONS = ("full", "left", "centre", "right")
+CLASSES = ["road", "sky", "car"]
+_CONFIG = {
+    "preset": "quick",
+    "checkpoint": "runs/a/network.safetensors",
+    "network": "deeplabv3",
+    "layer": "backbone.layer4",
+    "data": "streets",
+    "split": "val",
+    "size": [64, 128],
+    "images": None,
+    "batch_size": 4,
+    "device": "cpu",
+    "precision": "float32",
+    "seed": 0,
+}
+
+
+def ablation_run(
+    directory,
+    experiment="figure4",
+    *,
+    miou,
+    baseline=60.0,
+    rankings=("overall",),
+    draws=3,
+    regions=REGIONS,
+    channels=128,
+    counts=(0, 6, 32, 128),
+    step=None,
+    paper=None,
+    **config,
+):
+    """What `gpe ablate` leaves behind.
+
+    ``miou(ranking, removal, start, stop, region)`` invents a percentage; a random order is
+    called ``random/0`` and so on. ``paper`` is a list of rows.
+    """
+    removals = [("top", 0, count) for count in counts]
+    if step:
+        removals += [("range", *ends) for ends in pairwise(range(0, channels + 1, step))]
+    names = [*rankings, *(f"random/{draw}" for draw in range(draws))]
+    given = baseline if isinstance(baseline, dict) else dict.fromkeys(regions, baseline)
+    rows = [
+        {
+            "ranking": name,
+            "removal": kind,
+            "start": start,
+            "stop": stop,
+            "region": region,
+            "miou": given[region] if start == stop else miou(name, kind, start, stop, region),
+        }
+        for name in names
+        for kind, start, stop in removals
+        for region in regions
+    ]
+    options = {"modes": list(rankings), "counts": list(counts), "range_step": step}
+    options |= {"regions": list(regions), "random_seeds": draws}
+    Record(
+        experiment=experiment,
+        config=_CONFIG | options | config,
+        epochs=[],
+        result={
+            "rows": rows,
+            "baseline": given,
+            "channels": channels,
+            "classes": CLASSES,
+            "images": 40,
+            "engine": "incremental",
+            "tolerance": 1e-5,
+            "rankings": {name: {"images": 38, "top": list(range(20))} for name in rankings},
+            "subsets": {"left": 12, "right": 9},
+        },
+        chance=100 / 3,
+        paper=paper and {"source": "Figure 4", "rows": paper},
+        run={"seconds": 31.0, "hardware": {"cpu": "a <cpu>"}},
+    ).save(directory)
+    return directory
+
+
+def figure5_run(directory, *, counts=(0, 8), samples=2, arrays=True, **config):
+    """What `gpe figure5` leaves behind: every removal gets one more column of pixels wrong."""
+    position = [100.0 - 10 * i for i in range(len(counts))]
+    Record(
+        experiment="figure5",
+        config=_CONFIG | {"counts": list(counts)} | config,
+        epochs=[],
+        result={
+            "counts": list(counts),
+            "channels": 128,
+            "samples": [f"street_{i}" for i in range(samples)],
+            "classes": CLASSES,
+            "accuracy": {"overall": position, "random": [value + 0.5 for value in position]},
+        },
+        chance=100 / 3,
+        paper=None,
+    ).save(directory)
+    if arrays:
+        found = {"palette": torch.tensor([[128, 64, 128], [70, 130, 180], [0, 0, 142]]).byte()}
+        for i in range(samples):
+            labels = torch.arange(4).clamp(max=2).expand(2, 4).contiguous().byte()
+            labels[1, 3] = 255
+            said = labels.clamp(max=2).expand(len(counts), 2, 4).contiguous()
+            for number in range(len(counts)):
+                said[number, :, :number] = 2
+            found |= {
+                f"image{i}": (torch.arange(24) * 10 % 255).byte().view(3, 2, 4),
+                f"labels{i}": labels,
+                f"overall{i}": said,
+                f"random{i}": labels.clamp(max=2).expand(len(counts), 2, 4).contiguous(),
+            }
+        save_arrays(directory, found)
+    return directory
+
+
+def rank_run(directory, scores, *, width=0.5, arrays=True, images=40, **config):
+    """What `gpe rank` leaves behind; ``scores`` by mode, intervals ``width`` to either side."""
+    scores = {name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()}
+    orders = {name: values.argsort(descending=True) for name, values in scores.items()}
+    found = {}
+    for name, values in scores.items():
+        found |= {
+            f"scores.{name}": values,
+            f"low.{name}": values - width,
+            f"high.{name}": values + width,
+            f"order.{name}": orders[name],
+        }
+    Record(
+        experiment="rank",
+        config=_CONFIG | {"modes": list(scores)} | config,
+        epochs=[],
+        result={
+            "channels": len(next(iter(scores.values()))),
+            "images": images,
+            "rankings": {name: _ranked(found, name, images) for name in scores},
+            "subsets": {"left": 12, "right": 9},
+        },
+        chance=0.0,
+        paper=None,
+    ).save(directory)
+    if arrays:
+        save_arrays(directory, found)
+    return directory
+
+
+def _ranked(arrays, name, images):
+    top = arrays[f"order.{name}"][:20]
+    ends = {end: arrays[f"{end}.{name}"][top].tolist() for end in ("scores", "low", "high")}
+    return {"images": images, "top": top.tolist()} | ends
