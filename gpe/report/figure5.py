@@ -79,12 +79,15 @@ def read(run: Run) -> Trial:
         raise ValueError(f"accuracy: expected a number for each of counts {counts}")
     arrays = {name: array.numpy() for name, array in load_arrays(run.directory).items()}
     names = [str(name) for name in result["samples"]]
+    classes = [str(name) for name in result["classes"]]
+    if arrays and ("palette" not in arrays or arrays["palette"].shape != (len(classes), 3)):
+        raise ValueError(f"palette: expected ({len(classes)}, 3), one colour for each class")
     return Trial(
         config=run.record.config,
         channels=int(result["channels"]),
         counts=counts,
         names=names,
-        classes=[str(name) for name in result["classes"]],
+        classes=classes,
         accuracy=accuracy,
         palette=arrays.get("palette"),
         samples=[_sample(arrays, i, len(counts)) for i in range(len(names))] if arrays else [],
