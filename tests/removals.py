@@ -122,17 +122,17 @@ def figure5_run(directory, *, counts=(0, 8), samples=2, arrays=True, **config):
 
 
 def rank_run(directory, scores, *, width=0.5, arrays=True, images=40, **config):
-    """What `gpe rank` leaves behind; ``scores`` by mode, intervals ``width`` to either side."""
+    """What `gpe rank` leaves behind; ``scores`` by mode, intervals ``width`` to either side.
+
+    A random order has no intervals, and no other has any where ``width`` is None.
+    """
     scores = {name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()}
     orders = {name: values.argsort(descending=True) for name, values in scores.items()}
     found = {}
     for name, values in scores.items():
-        found |= {
-            f"scores.{name}": values,
-            f"low.{name}": values - width,
-            f"high.{name}": values + width,
-            f"order.{name}": orders[name],
-        }
+        found |= {f"scores.{name}": values, f"order.{name}": orders[name]}
+        if width is not None and name != "random":
+            found |= {f"low.{name}": values - width, f"high.{name}": values + width}
     Record(
         experiment="rank",
         config=_CONFIG | {"modes": list(scores)} | config,
@@ -153,5 +153,7 @@ def rank_run(directory, scores, *, width=0.5, arrays=True, images=40, **config):
 
 def _ranked(arrays, name, images):
     top = arrays[f"order.{name}"][:20]
-    ends = {end: arrays[f"{end}.{name}"][top].tolist() for end in ("scores", "low", "high")}
-    return {"images": images, "top": top.tolist()} | ends
+    columns = {end: f"{end}.{name}" for end in ("scores", "low", "high")}
+    there = {end: key for end, key in columns.items() if key in arrays}
+    shown = {end: arrays[key][top].tolist() for end, key in there.items()}
+    return {"images": images, "top": top.tolist()} | shown

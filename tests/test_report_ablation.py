@@ -318,6 +318,27 @@ def test_the_page_of_all_five_refers_to_nothing_outside_itself(tmp_path):
     assert report(tmp_path) == text
 
 
+def test_the_baseline_may_stand_among_the_rows(tmp_path):
+    miou = fixed(overall=40.0, _=50.0)
+    ablation_run(tmp_path, miou=miou, baseline=61.5, counts=(0, 24))
+    spoil(tmp_path, lambda record: record.result.pop("baseline"))
+    assert "falls from 61.5 to 40.0 mIoU" in findings(tmp_path)[0]
+    ablation_run(tmp_path, miou=miou, counts=(24,))
+    spoil(tmp_path, lambda record: record.result.pop("baseline"))
+    with pytest.raises(InputError, match="expected a baseline, or rows with nothing removed"):
+        report(tmp_path)
+
+
+def test_it_is_told_how_near_the_engine_came(tmp_path):
+    ablation_run(tmp_path, miou=fixed(overall=40.0, _=50.0))
+    spoil(tmp_path, lambda record: record.result.update(measured=3.52e-7, why="no linear head"))
+    assert trial(tmp_path).engine == (
+        "incremental (logits within 4e-07 of plainly zeroing channels, tolerance 1e-05; "
+        "no linear head)"
+    )
+    assert "engine incremental (logits" in report(tmp_path)
+
+
 def spoil(path, change):
     record = Record.load(path)
     change(record)
@@ -329,7 +350,7 @@ def spoil(path, change):
     (
         (lambda r: r.result.pop("rows"), "KeyError.*rows"),
         (lambda r: r.result.update(rows=[]), "no rows"),
-        (lambda r: r.result.update(baseline={}), "no regions"),
+        (lambda r: r.result.pop("tolerance"), "KeyError.*tolerance"),
         (lambda r: r.result["baseline"].pop("left"), "regions are not those of the baseline"),
         (lambda r: r.result["rows"].pop(), "regions are not those of the baseline"),
         (lambda r: r.result["rows"].append(r.result["rows"][0]), "twice: overall"),

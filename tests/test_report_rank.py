@@ -94,6 +94,19 @@ def test_without_arrays_there_are_the_first_channels_alone(tmp_path):
     assert Page(text).tables[0][1] == ["1", "0 40.0 39.5 to 40.5", "0 40.0 39.5 to 40.5"]
 
 
+def test_a_ranking_may_have_no_intervals(tmp_path):
+    """Such as one that was read from the paper's JSON."""
+    rank_run(tmp_path, {"overall": FALLING, "left": FALLING}, width=None)
+    first, left = findings(tmp_path)
+    assert first == (
+        "Overall, over 40 images: channel 0 of 40 comes first, 40.0, 2.0 times the median channel."
+    )
+    assert left == "Left, over 40 images: channel 0 of 40 comes first, 40.0."
+    page = Page(report(tmp_path))
+    assert page.tables[0][1] == ["1", "0 40.0", "0 40.0"]
+    assert page.count("svg") == 2
+
+
 def test_each_layer_has_a_group(tmp_path):
     for layer in ("layer3", "layer4"):
         rank_run(tmp_path / layer, {"overall": FALLING}, layer=layer)
@@ -106,11 +119,13 @@ def test_each_layer_has_a_group(tmp_path):
     (
         (lambda r, a: r.result.pop("channels"), "KeyError.*channels"),
         (lambda r, a: r.result.update(rankings={}), "no rankings"),
-        (lambda r, a: r.result["rankings"]["overall"].pop("low"), "KeyError.*low"),
-        (lambda r, a: r.result["rankings"]["overall"].update(top=[40]), "shorter|longer|zip"),
+        (lambda r, a: r.result["rankings"]["overall"].pop("high"), "KeyError.*high"),
+        (lambda r, a: r.result["rankings"]["overall"].update(top=[4]), "longer"),
         (lambda r, a: r.result["rankings"]["overall"]["top"].__setitem__(0, 40), "below 40"),
         (lambda r, a: r.result.update(channels=39), "expected 39 finite numbers"),
-        (lambda r, a: a.pop("low.overall"), "KeyError.*low.overall"),
+        (lambda r, a: a.pop("high.overall"), "KeyError.*high.overall"),
+        (lambda r, a: a["order.overall"].fill_(3), "expected each of 40 channels once"),
+        (lambda r, a: a["low.overall"].fill_(float("inf")), "high.overall: expected 40 finite"),
         (lambda r, a: a["scores.overall"].fill_(float("nan")), "expected 40 finite numbers"),
     ),
 )

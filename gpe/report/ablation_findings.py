@@ -2,10 +2,8 @@
 
 from collections import defaultdict
 
-from scipy.stats import spearmanr
-
 from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, top
-from gpe.report.rankings import RANDOM, ranking_of
+from gpe.report.rankings import RANDOM, correlation, ranking_of
 from gpe.report.words import listing, signed
 
 SIDES = ("left", "right")
@@ -39,12 +37,10 @@ def slopes(trial: Trial, line: str, region: str) -> list[float]:
     """Spearman correlation of mIoU with the place of the range removed; of each random order."""
     names = trial.draws if line == RANDOM else [line]
     places = [removal.start for removal in trial.ranges]
-    found = []
-    for name in names:
-        values = [trial.miou[name, removal][region] for removal in trial.ranges]
-        # Of a constant there is no correlation.
-        found.append(float(spearmanr(places, values)[0]) if len({*values}) > 1 else 0.0)
-    return found
+    return [
+        correlation(places, [trial.miou[name, removal][region] for removal in trial.ranges])
+        for name in names
+    ]
 
 
 def _overall(trial: Trial) -> list[str]:
