@@ -137,6 +137,24 @@ def test_regions_and_other_rankings_are_told_apart_from_draws_each(tmp_path):
     ]
 
 
+def test_it_is_told_where_on_its_curve_a_ranking_leaves_the_band(tmp_path):
+    """Two counts out of many may be lucky ones."""
+
+    def miou(name, kind, start, stop, region):
+        lucky = {10: 40.0, 30: 40.0, 40: 40.0, 50: 70.0}.get(stop, 50.0)
+        return {"overall": lucky, "kernel_flip_pair": 50.0, "random/0": 45.0}.get(name, 55.0)
+
+    rankings = ("overall", "kernel_flip_pair")
+    ablation_run(
+        tmp_path, miou=miou, counts=(0, 10, 20, 30, 40, 50, 60, 128), draws=2, rankings=rankings
+    )
+    (text,) = (text for text in findings(tmp_path) if text.startswith("Over all"))
+    assert text == (
+        "Over all 6 counts, from 10 to 60: Overall lies below every draw at 10 and 30 to 40, above "
+        "every draw at 50; Kernel-Flip** lies within the draws at every one."
+    )
+
+
 def test_ranges_are_told_by_their_trend_and_that_of_random_orders(tmp_path):
     def miou(name, kind, start, stop, region):
         rising = {"overall": 1, "random/0": -1, "random/1": 0}[name]
@@ -258,6 +276,19 @@ def test_curves_begin_where_nothing_is_removed_and_random_ones_have_a_band(tmp_p
     page = report(tmp_path)
     assert len(re.findall(r'style="fill: var\(--random\); fill-opacity: 0\.22', page)) == 4
     assert "fill: var(--overall); fill-opacity" not in page
+
+
+def test_panels_of_ranges_share_their_scale_and_those_of_counts_their_axis(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        ablation_figures, "panel", lambda lines, *, limits, **_: shown.append(limits) or ""
+    )
+    baseline = {"full": 80.0, "left": 60.0, "centre": 60.0, "right": 60.0}
+    kept = {"full": 70.0, "left": 58.0, "centre": 58.0, "right": 58.0}
+    ablation_run(tmp_path, miou=fixed(overall=kept, _=kept), baseline=baseline, step=64)
+    ablation_figures.figures(trial(tmp_path))
+    assert set(shown[:4]) == {(56.9, 81.1)}
+    assert shown[4:] == [(69.5, 80.5)] + [(53.5, 64.5)] * 3
 
 
 def test_each_checkpoint_has_a_group_and_a_copy_has_none(tmp_path):

@@ -68,8 +68,7 @@ def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[di
 
 def _panels(trial: Trial, regions: list[str], kind: str, *, wide: bool) -> list[dict[str, Any]]:
     drawn = {region: lines(trial, region, kind) for region in regions}
-    levels = [trial.baseline[region] for region in regions]
-    shared = limits([line for found in drawn.values() for line in found], *levels)
+    shown = _limits(trial, drawn, shared=kind == "top")
     label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
     return [
         {
@@ -77,13 +76,30 @@ def _panels(trial: Trial, regions: list[str], kind: str, *, wide: bool) -> list[
             "figure": panel(
                 found,
                 label=label,
-                limits=shared,
+                limits=shown[region],
                 level=trial.baseline[region],
                 size=_LARGE if wide else _SMALL,
             ),
         }
         for region, found in drawn.items()
     ]
+
+
+def _limits(
+    trial: Trial, drawn: dict[str, list[BandLine]], *, shared: bool
+) -> dict[str, tuple[float, float]]:
+    """By region the same limits, or as far apart about each region's own middle.
+
+    What a single range costs is little beside what lies between regions.
+    """
+    if shared:
+        levels = (trial.baseline[region] for region in drawn)
+        same = limits([line for found in drawn.values() for line in found], *levels)
+        return dict.fromkeys(drawn, same)
+    own = {region: limits(found, trial.baseline[region]) for region, found in drawn.items()}
+    half = max(high - low for low, high in own.values()) / 2
+    middles = {region: (low + high) / 2 for region, (low, high) in own.items()}
+    return {region: (middle - half, middle + half) for region, middle in middles.items()}
 
 
 def _line(name: str, points: dict, paper: dict[float, float]) -> BandLine:

@@ -1,6 +1,7 @@
 """What removing channels shows, in plain sentences: no more than random orders let one say."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, top
 from gpe.report.rankings import RANDOM, correlation, ranking_of
@@ -51,6 +52,7 @@ def _overall(trial: Trial) -> list[str]:
     if trial.told:
         number = max(trial.told)
         paragraphs += _by_region(trial, name, number) + _other_rankings(trial, name, number)
+    paragraphs += _over_all_counts(trial)
     if len(trial.ranges) > 2:
         paragraphs.append(_along_the_ranking(trial, name))
     return paragraphs
@@ -137,6 +139,35 @@ def _other_rankings(trial: Trial, name: str, number: int) -> list[str]:
         place = f" ({_place(trial, other, number, region)})" if len(trial.draws) > 1 else ""
         parts.append(f"{ranking_of(other).label} leaves {value:.1f}{place}")
     return [f"Without {number} channels by another ranking: {listing(parts)}."]
+
+
+def _over_all_counts(trial: Trial) -> list[str]:
+    """Two counts out of many may be lucky ones: where on its curve a ranking leaves the band."""
+    counts = [number for number in trial.counts if 0 < number < trial.channels]
+    if len(counts) < 3 or len(trial.draws) < 2:
+        return []
+    region, parts = trial.regions[0], []
+    for name in trial.rankings:
+        places = [_place(trial, name, number, region) for number in counts]
+        where = [
+            f"{place} at {_spans(counts, [found == place for found in places])}"
+            for place in (_BELOW, _ABOVE)
+            if place in places
+        ]
+        where = where or [f"{_WITHIN} at every one"]
+        parts.append(f"{ranking_of(name).label} lies {', '.join(where)}")
+    return [f"Over all {len(counts)} counts, from {counts[0]} to {counts[-1]}: {'; '.join(parts)}."]
+
+
+def _spans(counts: Sequence[int], chosen: Sequence[bool]) -> str:
+    """``"6, 18 to 30 and 42"``: those chosen, neighbours as one."""
+    spans, start = [], None
+    for number, one, following in zip(counts, chosen, [*chosen[1:], False], strict=True):
+        start = number if one and start is None else start
+        if one and not following:
+            spans.append(f"{start}" if start == number else f"{start} to {number}")
+            start = None
+    return listing(spans)
 
 
 def _along_the_ranking(trial: Trial, name: str) -> str:

@@ -17,7 +17,7 @@ def ablation_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
     for title, content in ablation.tables(runs):
         yield title
         yield _ablation_table(content)
-    yield "mIoU in percent; in parentheses the paper's. Random: mean, lowest and highest draw."
+    yield "mIoU in percent, the paper's in parentheses. Random: mean, lowest and highest draw."
 
 
 def figure5_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
