@@ -86,6 +86,24 @@ def ablation_run(
     return directory
 
 
+def fixed(**values):
+    """What is left by ranking, ``_`` for the draws: a number, one for each draw or by region."""
+
+    def miou(name, kind, start, stop, region):
+        kept = values["_"] if name.startswith("random") else values[name]
+        if isinstance(kept, dict):
+            kept = kept[region]
+        return kept[int(name.partition("/")[2])] if isinstance(kept, tuple) else kept
+
+    return miou
+
+
+def spoil(path, change):
+    record = Record.load(path)
+    change(record)
+    record.save(path)
+
+
 def figure5_run(directory, *, counts=(0, 8), samples=2, arrays=True, **config):
     """What `gpe figure5` leaves behind: every removal gets one more column of pixels wrong."""
     position = [100.0 - 10 * i for i in range(len(counts))]

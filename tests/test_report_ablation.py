@@ -5,11 +5,11 @@ import re
 import pytest
 
 from gpe.errors import InputError
-from gpe.records import Record, find
+from gpe.records import find
 from gpe.report import ablation, ablation_figures, ablation_findings, ablation_trials
 from gpe.report.ablation_trials import Value, top
 from gpe.report.runs import Run
-from tests.removals import ablation_run, figure5_run, rank_run
+from tests.removals import ablation_run, figure5_run, fixed, rank_run, spoil
 from tests.reporting import Page, report
 
 PAPER = [
@@ -22,18 +22,6 @@ PAPER = [
         ("random", 500, 70.5),
     )
 ]
-
-
-def fixed(**values):
-    """What is left by ranking, ``_`` for the draws: a number, one for each draw or by region."""
-
-    def miou(name, kind, start, stop, region):
-        kept = values["_"] if name.startswith("random") else values[name]
-        if isinstance(kept, dict):
-            kept = kept[region]
-        return kept[int(name.partition("/")[2])] if isinstance(kept, tuple) else kept
-
-    return miou
 
 
 def trial(directory):
@@ -170,59 +158,6 @@ def test_ranges_are_told_by_their_trend_and_that_of_random_orders(tmp_path):
     random, overall = ablation_figures.lines(trial(tmp_path), "left", "range")
     assert overall.points == {16: (50,) * 3, 48: (51,) * 3, 80: (52,) * 3, 112: (53,) * 3}
     assert random.points[112] == (48.5, 47.0, 50.0)
-
-
-def halves(left, right):
-    return {"left": left, "right": right, "full": 50.0, "centre": 50.0}
-
-
-@pytest.mark.parametrize(
-    ("right_on_left", "told"),
-    (
-        (50.0, "cost it 10.0 points more than right-specific ones; random draws lie no more than "
-         "6.0 apart."),
-        (45.0, "cost it 5.0 points more than right-specific ones, but random draws lie 6.0 apart: "
-         "this may be chance."),
-        (35.0, "cost it 5.0 points less than right-specific ones, but random draws lie 6.0 apart: "
-         "this may be chance."),
-        (30.0, "cost it 10.0 points less than right-specific ones; random draws lie no more than "
-         "6.0 apart, which is the opposite of what the paper found."),
-    ),
-)  # fmt: skip
-def test_figure_6_tells_sides_apart_only_beyond_the_random_band(tmp_path, right_on_left, told):
-    miou = fixed(
-        left=halves(40.0, 52.0),
-        right=halves(right_on_left, 45.0),
-        overall=halves(44.0, 46.0),
-        _={"left": (54.0, 60.0), "right": (53.0, 58.0), "full": 50.0, "centre": 50.0},
-    )
-    baseline = halves(61.0, 60.0)
-    rankings = ("right", "overall", "left")
-    ablation_run(
-        tmp_path, "figure6", miou=miou, baseline=baseline, counts=(24,), draws=2, rankings=rankings
-    )
-    left, right, sides, _ = findings(tmp_path)
-    kept = {"left-specific": 40.0, "position-specific": 44.0, "right-specific": right_on_left}
-    first, second, third = sorted(kept, key=kept.get)
-    assert left == (
-        "On the left half, removing 24 channels of 128 takes mIoU from 61.0 to "
-        f"{kept[first]:.1f} ({first}), {kept[second]:.1f} ({second}), {kept[third]:.1f} ({third}) "
-        f"and 57.0 (random: 54.0 to 60.0, 2 draws). Left-specific channels {told}"
-    )
-    assert right.startswith("On the right half,")
-    assert right.endswith(
-        "Right-specific channels cost it 7.0 points more than left-specific ones; random draws "
-        "lie no more than 5.0 apart."
-    )
-    tilt = 61 - right_on_left - 15
-    side = "left" if tilt > 0 else "right"
-    assert sides == (
-        "Half against half, 24 channels removed: left-specific ones cost the left half 21.0 points "
-        "and the right half 8.0 points (13.0 more on the left); right-specific ones cost the left "
-        f"half {61 - right_on_left:.1f} points and the right half 15.0 points ({abs(tilt):.1f} "
-        f"more on the {side}). In random draws it is from 1.0 more on the right to 0.0 between "
-        "them."
-    )
 
 
 def test_the_table_has_each_number_in_its_cell(tmp_path):
@@ -368,12 +303,6 @@ def test_it_is_told_how_near_the_engine_came(tmp_path):
         "no linear head)"
     )
     assert "engine incremental (logits" in report(tmp_path)
-
-
-def spoil(path, change):
-    record = Record.load(path)
-    change(record)
-    record.save(path)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpe.report.ablation_findings import SIDES, about_sides
+from gpe.report.ablation_sides import SIDES, about_sides
 from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, top
 from gpe.report.figures import BandLine, limits, panel
 from gpe.report.rankings import RANDOM, ranking_of

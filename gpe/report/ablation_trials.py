@@ -84,18 +84,27 @@ class Trial:
         return Value(fmean(values), min(values), max(values))
 
     @property
+    def partial_counts(self) -> list[int]:
+        """Where some channels are removed, not none and not all."""
+        return [count for count in self.counts if 0 < count < self.channels]
+
+    @property
     def told(self) -> dict[int, int]:
         """The counts to tell of, as near to the paper's shares as was measured; the paper's."""
         found: dict[int, int] = {}
-        partial = [count for count in self.counts if 0 < count < self.channels]
-        for paper in _PAPER_COUNTS if partial else ():
+        for paper in _PAPER_COUNTS if self.partial_counts else ():
             share = paper / PAPER_CHANNELS * self.channels
-            found.setdefault(min(partial, key=lambda count: abs(count - share)), paper)
+            found.setdefault(min(self.partial_counts, key=lambda count: abs(count - share)), paper)
         return found
 
 
 def top(count: int) -> Removal:
     return Removal("top", 0, count)
+
+
+def band(value: Value, draws: int) -> str:
+    """What a sentence says of random draws beside their mean."""
+    return "one draw" if draws == 1 else f"{value.low:.1f} to {value.high:.1f}, {draws} draws"
 
 
 def read(run: Run) -> Trial:
