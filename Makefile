@@ -27,8 +27,8 @@ install: $(GPE) ## make .venv and build gpe into it
 demo: $(GPE) ## train GAPNet and PermuteNet on handwritten digits and write a report
 	@$(VENV)/bin/python -m gpe.cli demo
 
-test: $(GPE) ## run all tests
-	@$(VENV)/bin/python -m pytest
+test: $(GPE) ## run all tests, in two processes
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: $(GPE) ## time the kernels beside their rivals
 	@$(VENV)/bin/python -m benches

@@ -8,6 +8,8 @@ from rich.markup import escape
 
 from gpe.cli.options import choose_device, option
 
+STREETS = {"train_images": 1500, "test_images": 100}  # fewer than quick has
+
 
 def command(
     out: Annotated[Path, option("Directory of the runs and of the report.")] = Path("runs/demo"),
@@ -98,9 +100,7 @@ def _remove(out: Path, console: Console, *, resume: bool, force: bool) -> list[P
     from gpe.experiments.segmentation_config import SegmentationConfig
 
     device = choose_device("auto")
-    config = SegmentationConfig.of_preset(
-        "quick", train_images=1500, test_images=100, device=device
-    )
+    config = SegmentationConfig.of_preset("quick", **STREETS, device=device)
     progress = Progress(Console(stderr=True))
     trained = segmentation.run([config], out, progress=progress, resume=resume, force=force)
     with console.status("removing channels"):

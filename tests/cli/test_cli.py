@@ -3,7 +3,8 @@
 import pytest
 
 import gpe
-from gpe.experiments import augshift_config, location
+from gpe.cli import demo
+from gpe.experiments import augshift_config, location, segmentation_config
 from gpe.records import Record
 from tests.cli.conftest import runs
 
@@ -26,7 +27,7 @@ def test_info_is_the_doctor_s_diagnosis(call):
     assert call("info") == (0, f"{gpe.doctor()}\n", "")
 
 
-def test_demo_runs_five_networks_and_says_what_was_shown(call, tmp_path, monkeypatch):
+def test_demo_trains_six_networks_and_says_what_was_shown(call, tmp_path, monkeypatch):
     """With networks so small that they show nothing; `make demo` runs the real ones."""
     tiny = {"train_images": 40, "test_images": 40, "width": 4}
     epochs = {"location": 1, "object": 1}
@@ -35,8 +36,12 @@ def test_demo_runs_five_networks_and_says_what_was_shown(call, tmp_path, monkeyp
     presets = augshift_config.PRESETS
     quick = presets["quick", "small"] | tiny | {"epochs": 1, "epoch_images": 40, "passes": 1}
     monkeypatch.setitem(presets, ("quick", "small"), quick)
-    code, out, _ = call("demo")
-    assert code == 0
+    small = {"size": (32, 64), "width": 4, "epochs": 1, "batch_size": 4}
+    small = segmentation_config.PRESETS["quick"] | small
+    monkeypatch.setitem(segmentation_config.PRESETS, "quick", small)
+    monkeypatch.setattr(demo, "STREETS", {"train_images": 8, "test_images": 40})
+    code, out, err = call("demo")
+    assert code == 0, err
     records = list(map(Record.load, runs()))
     accuracy = {
         record.config["permutation"]: record.result["best"]["test_accuracy"]
@@ -53,7 +58,9 @@ def test_demo_runs_five_networks_and_says_what_was_shown(call, tmp_path, monkeyp
     assert f"does so for {accuracy['fixed']:.1f}\u00a0%" in shown
     assert "Guessing would do so for 11.1\u00a0%" in shown
     assert "runs/demo/report.html" in shown
-    assert call("demo")[2].count("finished before") == 5
+    figures = {record.experiment for record in records} - {"location", "augshift"}
+    assert figures == {"segment", "figure4", "figure5", "figure6"}
+    assert call("demo")[2].count("finished before") == 6
 
 
 @pytest.mark.parametrize(

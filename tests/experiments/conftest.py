@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Tiny layers gain nothing from two threads, and lose much where the cores are shared."""
     threads = torch.get_num_threads()

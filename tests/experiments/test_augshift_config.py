@@ -75,7 +75,7 @@ def test_rows_differ_in_their_crops_and_the_weight_alone(preset, images):
         ("crop_shift", 3),
         ("stem", "cifar"),
         ("width", 5),
-        ("epochs", 7),
+        ("epochs", 5),
         ("train_images", 11),
         ("test_images", 12),
         ("epoch_images", 13),
