@@ -34,8 +34,8 @@ def split_classifier(model: nn.Module, images: Tensor) -> SplitClassifier:
     was.
 
     Args:
-        model: any network in evaluation mode of which a linear layer yields the logits, such as most of torchvision
-            and timm.
+        model: any network in evaluation mode of which a linear layer yields the logits, such as
+            most of torchvision and timm.
         images: a few that it takes, floating ``[N,3,H,W]``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The sweep of a classifier's latents: the same answers as zeroing channels and running it again."""
+"""The sweep of a classifier's latents: the answers that zeroing and running again yields."""
 
 import pytest
 import torch
