@@ -75,13 +75,13 @@ def test_a_layer_that_is_not_there(call, network):
 
 CLASSIFY = ["--task", "classify", "--data", "digits", "--random-seeds", "1", "--counts", "0,4"]
 TRAIN = [
-    *("--data", "digits", "--width", "4", "--image-size", "10", "--epochs", "1", "--device", "cpu"),
+    *("--data", "digits", "--width", "4", "--image-size", "20", "--epochs", "1", "--device", "cpu"),
     *("--train-images", "40", "--test-images", "20", "--batch-size", "16", "--shifts", "1"),
 ]
 
 
 def test_classifiers_side_by_side(call):
-    code, _, err = call("augshift", "--methods", "baseline,augshift", *TRAIN)
+    code, _, err = call("augshift", "--method", "baseline,augshift", *TRAIN)
     assert code == 0, err
     networks = runs()
     code, out, err = call("ablate", *networks, *CLASSIFY, "--out", "removed", "--json")
