@@ -5,7 +5,9 @@ import json
 import pytest
 
 from gpe.errors import InputError
-from gpe.records import RECORD
+from gpe.records import RECORD, find
+from gpe.report.classify import section
+from gpe.report.runs import Run
 from gpe.report.terminal import print_findings, print_table
 from tests.removals import classify_run
 from tests.reporting import Page, report
@@ -35,6 +37,15 @@ def test_the_page_has_the_same_numbers_and_a_panel_for_each_network(tmp_path):
     assert cells["calm"][2].startswith("69.0 32 removed")
     # Two rows of two panels, and what both cost beyond random channels.
     assert page.count("svg") - page.count("svg", class_="dash") == 5
+
+
+def test_a_network_has_its_method_s_colour_and_the_same_one_another_dash(tmp_path):
+    for number, name in enumerate(("blurpool-augshift-a", "baseline-b", "baseline-c")):
+        classify_run(tmp_path / str(number), name)
+    (content,) = section(list(map(Run.load, find([tmp_path]))))["groups"]
+    keys = {key["label"]: (key["colour"], key["dashes"]) for key in content["excess"]["keys"]}
+    assert keys["blurpool-augshift-a"] == ("blurpool-augshift", "")
+    assert keys["baseline-b"] == ("baseline", "") and keys["baseline-c"] == ("baseline", "7 3")
 
 
 def test_findings_tell_networks_apart_by_intervals_alone(tmp_path):

@@ -13,7 +13,7 @@ from gpe.report.runs import Run
 from gpe.report.words import count, listing, signed
 
 _RECIPE = ("image_size", "precision", "random_seeds", "seed")
-# Of the networks of a group, in turn.
+# Of networks of these methods, which gpe augshift begins their names with; of others in turn.
 _COLOURS = ("baseline", "augshift", "wide-crops", "blurpool-augshift", "blurpool")
 
 
@@ -127,14 +127,20 @@ def _excess_figure(trials: Sequence[Trial]) -> dict[str, Any] | None:
             if ranking == name
         }
         if points:
-            colour = _COLOURS[number % len(_COLOURS)]
-            dashes = DASHES[number // len(_COLOURS) % len(DASHES)]
+            colour = _colour(trial, number)
+            before = sum(key["colour"] == colour for key in keys)
+            dashes = DASHES[before % len(DASHES)]
             lines.append(BandLine({0: (0.0,) * 3} | points, {}, colour, dashes))
             keys.append({"label": trial.label, "colour": colour, "dashes": dashes})
     if not lines:
         return None
     options = {"label": "channels removed, %", "limits": limits(lines, 0.0), "level": 0.0}
     return {"keys": keys, "figure": panel(lines, size=(5.2, 3), **options)}
+
+
+def _colour(trial: Trial, number: int) -> str:
+    own = [name for name in _COLOURS if trial.label.startswith(f"{name}-")]
+    return max(own, key=len, default=_COLOURS[number % len(_COLOURS)])
 
 
 def _findings(trials: Sequence[Trial]) -> list[str]:
