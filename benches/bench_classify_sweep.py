@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import gpe
-from benches.bench_figure4 import _milliseconds
-from benches.harness import OURS, Race, copy_bandwidth
+from benches.harness import OURS, Race, copy_bandwidth, milliseconds
 from gpe.ablation import classifier_sweep, random_orders
 from gpe.models import Classifier, resnet18
 from gpe.models.head import split_classifier
@@ -88,7 +87,7 @@ def _race(device: str, width: int, *, orders: int, cached: bool) -> Race:
     times = {name: [] for name in contestants}
     for _ in range(ROUNDS):
         for name, (step, scale) in contestants.items():
-            times[name].append(_milliseconds(step, device) * scale)
+            times[name].append(milliseconds(step, device) * scale)
     return Race(
         f"Top-1 {'sweep alone' if cached else 'from images on'}, {device}, ResNet-18 of width "
         f"{width}, {IMAGES} images, {points} points",
