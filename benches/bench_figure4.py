@@ -9,8 +9,7 @@ Ours is the whole call, divided by its images: with tracing the network and with
 to the plain way, both of which a sweep does once, whatever the number of images.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gpe
-from benches.harness import OURS, Race, copy_bandwidth, peak_memory
+from benches.harness import OURS, Race, copy_bandwidth, milliseconds, peak_memory
 from gpe.ablation import random_orders
 from gpe.metrics.region_iou import NAMES, resolve_regions
 from gpe.models import deeplabv3, low_resolution_logits
@@ -97,7 +96,7 @@ def _race(device: str, size: tuple[int, int], dtype: torch.dtype) -> Race:
     times = {name: [] for name in contestants}
     for _ in range(ROUNDS):
         for name, (step, scale) in contestants.items():
-            times[name].append(_milliseconds(step, device) * scale)
+            times[name].append(milliseconds(step, device) * scale)
     parameters = sum(parameter.nbytes for parameter in net.parameters())
     shape = "×".join(map(str, size))
     return Race(
@@ -167,13 +166,3 @@ def _check(
         moved = int((found[:, 0].cpu() - expected[:, 0]).abs().sum()) // 2
         allowed = 1 + pixels // 10**6 if dtype == torch.float32 else pixels // 50
         assert moved <= allowed, f"{label}: {moved} of {pixels} pixels moved"
-
-
-def _milliseconds(step: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3

@@ -92,6 +92,17 @@ def race(
     return Race(title, bytes_moved, times, copy_bandwidth(device), peaks)
 
 
+def milliseconds(step: Callable[[], object], device: str) -> float:
+    """What one call of a step takes that is too long to be repeated much."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1e3
+
+
 @cache
 def copy_bandwidth(device: str) -> float:
     """Bytes a second, read and written, of copying 512 MB: the median of 20."""

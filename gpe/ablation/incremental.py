@@ -67,17 +67,24 @@ class Incremental:
         for ranking, order in plan.orders.items():
             of_ranking = [number for number in wanted if plan.variants[number].ranking == ranking]
             spans = {number: plan.variants[number][2:] for number in of_ranking}
-            for number, outputs in _variants(inputs, whole, order.to(features.device), spans):
+            for number, outputs in without_spans(inputs, whole, order.to(features.device), spans):
                 yield number, [output.to(features.dtype) for output in outputs]
 
 
-def _variants(
+def without_spans(
     inputs: list[tuple[LinearMap, Tensor]],
     whole: list[Tensor],
     order: Tensor,
     spans: dict[int, tuple[int, int]],
 ) -> Iterator[Outputs]:
-    """The outputs of the maps without the channels of each span ``[start, stop)`` of an order."""
+    """The outputs of the maps without the channels of each span ``[start, stop)`` of an order.
+
+    Args:
+        inputs: the maps, and what each of them reads, ``[N,C,...]``.
+        whole: their outputs with all channels.
+        order: of the channels, int64 ``[C]``.
+        spans: by the number of a variant.
+    """
     width = len(order)
     tops = {stop: number for number, (start, stop) in spans.items() if start == 0}
     ranges = {number: span for number, span in spans.items() if span[0] > 0}

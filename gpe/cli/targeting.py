@@ -1,6 +1,7 @@
 """``gpe rank``, ``gpe ablate``, ``gpe figure4``, ``gpe figure5`` and ``gpe figure6``."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,11 +9,13 @@ import typer
 from rich.console import Console
 
 from gpe.cli.options import choose_device, option, print_runs, values
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_one_of
 
 CHECKPOINT = (
     "A run of gpe segment train, or a file: torchvision's weights or the authors' checkpoint."
 )
+
+SEGMENT, CLASSIFY = "With --task segment", "With --task classify"
 
 Checkpoint = Annotated[str, typer.Argument(help=CHECKPOINT)]
 Trained = Annotated[
@@ -86,7 +89,14 @@ def rank(
 
 
 def ablate(
-    checkpoint: Checkpoint,
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            help=CHECKPOINT + " To classify: runs of gpe augshift, or classifiers of torchvision "
+            "or timm: resnet18, timm/resnet50.a1_in1k. Several are told of side by side."
+        ),
+    ],
+    task: Annotated[str, option("segment or classify.")] = "segment",
     modes: Modes = "overall",
     rankings: Annotated[
         str | None,
@@ -97,10 +107,57 @@ def ablate(
     ranges: Annotated[
         bool, option("Remove each twentieth of a ranking by itself, too.", "--ranges/--no-ranges")
     ] = True,
-    regions: Annotated[str, option("Of full, left, centre and right.")] = "full,left,centre,right",
-    engine: Engine = "auto",
-    layer: Layer = "backbone.layer4",
-    data: Data = None,
+    regions: Annotated[
+        str | None,
+        option("Of full, left, centre and right.", show_default="all", rich_help_panel=SEGMENT),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        option("auto, incremental or general.", show_default="auto", rich_help_panel=SEGMENT),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        option(
+            "Whose channels are ranked and removed.",
+            show_default="backbone.layer4",
+            rich_help_panel=SEGMENT,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        option(
+            "streets, camvid, cityscapes or voc; to classify digits, cifar10, cifar100, imagenet "
+            "or a folder of images by class.",
+            show_default="what it was trained on",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        option(
+            "A file of weights, or random.",
+            show_default="the library's, downloaded",
+            rich_help_panel=CLASSIFY,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        option(
+            "What the network sees, in pixels.",
+            show_default="the model's",
+            rich_help_panel=CLASSIFY,
+        ),
+    ] = None,
+    resize_size: Annotated[
+        int | None,
+        option(
+            "Of the shorter side before, in pixels.",
+            show_default="the model's",
+            rich_help_panel=CLASSIFY,
+        ),
+    ] = None,
+    download: Annotated[
+        bool, option("Fetch CIFAR into --root.", "--download", rich_help_panel=CLASSIFY)
+    ] = False,
     split: Split = None,
     size: Size = None,
     images: Images = None,
@@ -117,8 +174,23 @@ def ablate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove ranked channels and score what is left, region by region (section 4.2.2)."""
-    _run("ablate", **locals())
+    """Remove ranked channels and score what is left (section 4.2.2).
+
+    Of a segmentation network region by region; of a classifier the channels before its linear
+    layer, top-1.
+    """
+    options = locals()
+    expect_one_of("task", options.pop("task"), ("segment", "classify"))
+    expect_none = _CLASSIFY if task == "segment" else _SEGMENT
+    for name in expect_none:
+        if options[name]:
+            raise InputError(f"{name}: expected none with --task {task}, got {options[name]}")
+        del options[name]
+    checkpoints = options.pop("checkpoints")
+    if task == "classify":
+        _classify(checkpoints, **options)
+    else:
+        _run("ablate", checkpoints, **options)
 
 
 def figure4(
@@ -187,7 +259,7 @@ def figure6(
 
 def _run(
     job: str,
-    checkpoint: str | None,
+    checkpoint: str | Sequence[str] | None,
     *,
     device: str,
     workers: int | None,
@@ -204,20 +276,62 @@ def _run(
 
     device, console = choose_device(device), Console(stderr=True)
     places = {"root": root, "workers": workers, "out": out}
+    _parse(options)
+    if checkpoint is None:
+        checkpoint = _train(preset, device, options["precision"], places, console)
+    checkpoints = [checkpoint] if isinstance(checkpoint, str) else checkpoint
+    directories = []
+    with processes():
+        for one in checkpoints:
+            with console.status(f"{job}: {one}"):
+                directories.append(run(job, one, device=device, force=force, **options, **places))
+        first = is_first()
+    if first:
+        print_runs(directories, out, as_json)
+
+
+def _classify(
+    models: Sequence[str],
+    *,
+    device: str,
+    workers: int | None,
+    root: Path,
+    download: bool,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Options of several values are still text."""
+    from gpe.experiments.classification import ClassificationConfig, ablate
+
+    if options["data"] is None:
+        raise InputError("data: expected one with --task classify, got none")
+    _parse(options)
+    given = {name: value for name, value in options.items() if value is not None}
+    configs = [
+        ClassificationConfig(model, device=choose_device(device), **given) for model in models
+    ]
+    places = {"root": root, "download": download, "workers": workers, "force": force}
+    console, directories = Console(stderr=True), []
+    for config in configs:
+        with console.status(f"ablate: {config.model} on {config.data}"):
+            directories.append(ablate(config, out, **places))
+    print_runs(directories, out, as_json)
+
+
+def _parse(options: dict[str, Any]) -> None:
+    """Text of several values to these; rankings from files replace modes."""
     for name, kind in _SEVERAL.items():
         if options.get(name) is not None:
             options[name] = values(name, options[name], kind)
     if options.get("rankings"):
         options["modes"] = ()
-    if checkpoint is None:
-        checkpoint = _train(preset, device, options["precision"], places, console)
-    with processes(), console.status(f"{job}: {checkpoint}"):
-        directory = run(job, checkpoint, device=device, force=force, **options, **places)
-        first = is_first()
-    if first:
-        print_runs([directory], out, as_json)
 
 
+# Options of gpe ablate that one of its tasks alone has.
+_SEGMENT = ("regions", "engine", "layer", "split", "size", "output_stride", "boxes", "person")
+_CLASSIFY = ("weights", "image_size", "resize_size", "download")
 _SEVERAL = {"modes": str, "rankings": str, "regions": str, "counts": int, "size": int}
 
 

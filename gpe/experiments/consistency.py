@@ -1,7 +1,7 @@
 """``gpe consistency``: shift consistency of anybody's classifier on anybody's images."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -10,18 +10,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from gpe.data import cifar, load, stream_test
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.augshift import load_trained
+from gpe.experiments.given import expect_no_weights, images_for, open_given
 from gpe.experiments.runs import directory_name, expect_device, prepare
 from gpe.experiments.under_shifts import (
-    Images,
     consistency_rows,
     expect_shifts,
     probabilities_under_shifts,
 )
 from gpe.metrics.views import ShiftProtocol
-from gpe.models.pretrained import OpenedModel, open_model
 from gpe.records import Record, environment, save_arrays
 
 Precision = Literal["fp32", "bf16"]
@@ -64,8 +61,7 @@ class ConsistencyConfig:
                 expect_at_least_one(name, getattr(self, name))
         if not self.shifts or min(self.shifts) < 1:
             raise InputError(f"shifts: expected pixels of at least 1, got {self.shifts}")
-        if self.weights is not None and Path(self.model).is_dir():
-            raise InputError(f"weights: expected none with a directory, got {self.weights}")
+        expect_no_weights(self.model, self.weights)
         expect_device(self.device)
 
     @property
@@ -90,14 +86,23 @@ def score(
             has no pixels for, or a directory that cannot be made.
     """
     start = perf_counter()
-    opened = _open(config)
+    sizes = {"image_size": config.image_size, "resize_size": config.resize_size}
+    opened = open_given(config.model, config.weights, **sizes)
     expect_shifts(
         config.shifts,
         config.protocol,
         image_size=opened.input_size,
         resize_size=opened.resize_size,
     )
-    images = _images(config, opened, root=root, download=download, workers=workers)
+    images = images_for(
+        config.data,
+        opened,
+        images=config.images,
+        border=config.protocol == "crop",
+        root=root,
+        download=download,
+        workers=workers,
+    ).to(config.device)
     directory = prepare(out / config.name)
     labelled = len(images.classes) == opened.classes
     device = torch.device(config.device)
@@ -146,42 +151,3 @@ def score(
         },
     ).save(directory)
     return directory
-
-
-def _open(config: ConsistencyConfig) -> OpenedModel:
-    """The network, with what the configuration says of the images' size."""
-    if (directory := Path(config.model)).is_dir():
-        opened = load_trained(directory)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of weights "random"
-            opened = open_model(config.model, weights=config.weights)
-    input_size = config.image_size or opened.input_size
-    resize_size = config.resize_size or max(opened.resize_size, input_size)
-    return replace(opened, input_size=input_size, resize_size=resize_size)
-
-
-def _images(
-    config: ConsistencyConfig,
-    opened: OpenedModel,
-    *,
-    root: Path,
-    download: bool,
-    workers: int | None,
-) -> Images:
-    """The images to score on, as large as the network sees them; with a border for ``crop``."""
-    crop = config.protocol == "crop"
-    side = opened.resize_size if crop else opened.input_size
-    if config.data in ("digits", *cifar.DATASETS):
-        places = {"root": root, "download": download}
-        _, images = load(config.data, image_size=side, test_images=config.images, **places)
-    else:
-        images = stream_test(
-            config.data,
-            side=side,
-            resize_side=opened.resize_size,
-            images=config.images,
-            root=root,
-            workers=workers,
-        )
-    return images.to(config.device)

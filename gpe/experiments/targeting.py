@@ -19,6 +19,7 @@ from gpe.data.citypersons import images_on_side, labels_on_side
 from gpe.data.pixels import SegmentationBatch, default_workers
 from gpe.errors import InputError
 from gpe.experiments.processes import is_first, share
+from gpe.experiments.rankings import arrays_of, read_rankings, save_rankings, shown
 from gpe.experiments.region_scores import SAMPLE_SIDE
 from gpe.experiments.runs import prepare
 from gpe.experiments.segmentation_evaluation import load_segmenter
@@ -27,7 +28,6 @@ from gpe.models.deeplab import low_resolution_logits
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import RECORD, Record, environment, save_arrays
 
-SHOWN = 20  # channels of a ranking that a record names
 SAMPLES = 3  # images of Figure 5
 PEOPLE = ("person", "pedestrian")  # what datasets call them
 
@@ -84,9 +84,8 @@ def run(
     if not is_first():
         return directory
     prepare(directory)
-    for name, ranking in rankings.items():
-        ranking.save(directory / f"{name.replace('/', '-')}.safetensors")
-    save_arrays(directory, _scores(rankings) | found.arrays)
+    save_rankings(rankings, directory)
+    save_arrays(directory, arrays_of(rankings) | found.arrays)
     width = next(iter(rankings.values())).scores.numel()
     Record(
         experiment=job,
@@ -96,7 +95,7 @@ def run(
             "channels": width,
             "classes": list(images.classes),
             "images": len(images),
-            "rankings": {name: _shown(ranking) for name, ranking in rankings.items()},
+            "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
             "subsets": {side: len(ids) for side, ids in target.subsets.items()},
             **found.result,
         },
@@ -142,12 +141,7 @@ class _Target:
                     modes=config.modes,
                     subsets=self.subsets,
                 )
-        for text in config.rankings:
-            name, _, path = text.rpartition("=")
-            read = ChannelRanking.from_json if path.endswith(".json") else ChannelRanking.load
-            ranking = read(path)
-            found[name or ranking.mode] = ranking
-        return found
+        return found | read_rankings(config.rankings)
 
     def ranked(self, rankings: Mapping[str, ChannelRanking]) -> _Found:
         return _Found()
@@ -243,28 +237,6 @@ class _Target:
     def _autocast(self) -> torch.autocast:
         device = torch.device(self.config.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
-
-
-def _scores(rankings: Mapping[str, ChannelRanking]) -> dict[str, Tensor]:
-    """Arrays of a record: of each ranking the order, the scores, and their intervals if any."""
-    return {
-        f"{column}.{name}": values
-        for name, ranking in rankings.items()
-        for column, values in {"order": ranking.order, **_columns(ranking)}.items()
-    }
-
-
-def _shown(ranking: ChannelRanking) -> dict[str, Any]:
-    """The first channels of a ranking."""
-    top = ranking.order[:SHOWN]
-    shown = {name: values[top].tolist() for name, values in _columns(ranking).items()}
-    return {"images": ranking.images, "top": top.tolist(), **shown}
-
-
-def _columns(ranking: ChannelRanking) -> dict[str, Tensor]:
-    interval = ranking.interval
-    bounds = {} if interval is None else {"low": interval[0], "high": interval[1]}
-    return {"scores": ranking.scores, **bounds}
 
 
 def _paper(config: TargetingConfig, model: nn.Module, width: int) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.errors import InputError
 from gpe.records import atomic
-from gpe.report import ablation, augshift, consistency, figure5, location, rank, segment
+from gpe.report import ablation, augshift, classify, consistency, figure5, location, rank, segment
 from gpe.report.runs import Run, runs_table
 
 # What a known experiment shows of its runs, as the context of its template.
@@ -20,12 +20,14 @@ SECTIONS = {
     "segment": segment.section,
     "rank": rank.section,
     "ablate": ablation.section,
+    "ablate-classify": classify.section,
     "figure4": ablation.section,
     "figure5": figure5.section,
     "figure6": ablation.section,
 }
 # Where it is not "<experiment>.html".
 _TEMPLATES = dict.fromkeys(("ablate", "figure4", "figure6"), "ablation.html")
+_TEMPLATES["ablate-classify"] = "classify.html"
 
 
 def write_report(directories: Sequence[Path], path: Path) -> None:

@@ -1,7 +1,7 @@
 """Records of `gpe ablate`, `figure4` and `figure6` as the report reads them, checked once."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
@@ -91,11 +91,16 @@ class Trial:
     @property
     def told(self) -> dict[int, int]:
         """The counts to tell of, as near to the paper's shares as was measured; the paper's."""
-        found: dict[int, int] = {}
-        for paper in _PAPER_COUNTS if self.partial_counts else ():
-            share = paper / PAPER_CHANNELS * self.channels
-            found.setdefault(min(self.partial_counts, key=lambda count: abs(count - share)), paper)
-        return found
+        return told(self.partial_counts, self.channels)
+
+
+def told(counts: Sequence[int], channels: int) -> dict[int, int]:
+    """Those of ``counts`` that are nearest to the paper's shares of its channels; the paper's."""
+    found: dict[int, int] = {}
+    for paper in _PAPER_COUNTS if counts else ():
+        share = paper / PAPER_CHANNELS * channels
+        found.setdefault(min(counts, key=lambda count: abs(count - share)), paper)
+    return found
 
 
 def top(count: int) -> Removal:
@@ -144,13 +149,13 @@ def read(run: Run) -> Trial:
 def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict:
     found: dict[tuple[str, Removal], dict[str, float]] = defaultdict(dict)
     for row in rows:
-        removal = _removal(row)
+        removal = removal_of(row)
         if removal.stop > channels:
             raise ValueError(f"{removal}: the layer has {channels} channels")
         regions = found[str(row["ranking"]), removal]
         if row["region"] in regions:
             raise ValueError(f"twice: {row['ranking']}, {removal}, {row['region']}")
-        regions[str(row["region"])] = _percent(row["miou"])
+        regions[str(row["region"])] = percentage(row["miou"])
     if not found:
         raise ValueError("no rows")
     return found
@@ -159,7 +164,7 @@ def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict:
 def _baseline(given: dict[str, Any] | None, miou: dict) -> dict[str, float]:
     """Nothing removed: said so, or the first of no channels."""
     if given:
-        return {str(name): _percent(value) for name, value in given.items()}
+        return {str(name): percentage(value) for name, value in given.items()}
     for (_, removal), regions in miou.items():
         if removal == top(0):
             return regions
@@ -174,7 +179,8 @@ def _engine(result: dict[str, Any]) -> str:
     return f"{result['engine']} ({accuracy}{why})"
 
 
-def _removal(row: dict[str, Any]) -> Removal:
+def removal_of(row: dict[str, Any]) -> Removal:
+    """What was removed for a row of a record; a ValueError if that cannot be."""
     removal = Removal(str(row["removal"]), int(row["start"]), int(row["stop"]))
     known = {"top": removal.start == 0, "range": removal.start >= 0}
     if not known.get(removal.kind) or removal.start > removal.stop:
@@ -184,13 +190,14 @@ def _removal(row: dict[str, Any]) -> Removal:
 
 def _paper(paper: dict[str, Any] | None) -> dict[tuple[str, Removal, str], float]:
     return {
-        (str(row["ranking"]), _removal(row), str(row["region"])): _percent(row["miou"])
+        (str(row["ranking"]), removal_of(row), str(row["region"])): percentage(row["miou"])
         for row in (paper["rows"] if paper else ())
     }
 
 
-def _percent(value: Any) -> float:
+def percentage(value: Any) -> float:
+    """A score of a record; a ValueError if it is none."""
     value = float(value)
     if not isfinite(value) or not 0 <= value <= 100:
-        raise ValueError(f"expected an mIoU in percent, got {value}")
+        raise ValueError(f"expected a score in percent, got {value}")
     return value

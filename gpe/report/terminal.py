@@ -16,6 +16,7 @@ from gpe.report import (
     augshift_findings,
     augshift_sweep,
     augshift_trials,
+    classify,
     consistency,
     figure5,
     location,
@@ -24,7 +25,12 @@ from gpe.report import (
 )
 from gpe.report.location_trials import TASKS, by, read
 from gpe.report.runs import Run
-from gpe.report.terminal_channels import ablation_tables, figure5_tables, rank_tables
+from gpe.report.terminal_channels import (
+    ablation_tables,
+    classify_tables,
+    figure5_tables,
+    rank_tables,
+)
 
 _SCORES = (
     "In percent. Cons.m: the same answer under two random shifts of up to m pixels; right: on "
@@ -139,6 +145,7 @@ _TABLES = {
     "segment": _segment_tables,
     "rank": partial(_printed, rank_tables),
     "ablate": partial(_printed, ablation_tables),
+    "ablate-classify": partial(_printed, classify_tables),
     "figure4": partial(_printed, ablation_tables),
     "figure5": partial(_printed, figure5_tables),
     "figure6": partial(_printed, ablation_tables),
@@ -150,6 +157,7 @@ _FINDINGS = {
     "segment": _segment_findings,
     "rank": rank.findings,
     "ablate": ablation.findings,
+    "ablate-classify": classify.findings,
     "figure4": ablation.findings,
     "figure5": figure5.findings,
     "figure6": ablation.findings,

@@ -6,7 +6,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from gpe.report import ablation, figure5, rank
+from gpe.report import ablation, classify, figure5, rank
 from gpe.report.given_networks import each
 from gpe.report.rankings import ranking_of
 from gpe.report.runs import Run
@@ -18,6 +18,14 @@ def ablation_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
         yield title
         yield _ablation_table(content)
     yield "mIoU in percent, the paper's in parentheses. Random: mean, lowest and highest draw."
+
+
+def classify_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
+    """Each classifier's top-1, with all channels and without the first ones, side by side."""
+    for title, content in classify.tables(runs):
+        yield title
+        yield _classify_table(content)
+    yield "Top-1 in percent; below it random channels: mean, lowest and highest draw."
 
 
 def figure5_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
@@ -62,6 +70,27 @@ def _ablation_cell(cell: dict[str, Any]) -> str:
     paper = f" ({cell['paper']:.1f})" if cell["paper"] is not None else ""
     band = "\n{:.1f}\u2013{:.1f}".format(*cell["band"]) if cell["band"] else ""
     return f"{cell['mean']:.1f}{paper}{band}"
+
+
+def _classify_table(content: dict[str, Any]) -> Table:
+    shown = Table(show_lines=True)
+    shown.add_column("network")
+    shown.add_column("all channels", justify="right")
+    for column in content["columns"]:
+        shown.add_column(f"without {column}", justify="right", no_wrap=True)
+    for row in content["rows"]:
+        label = f"{row['label']}\n{row['ranking'].label}, {row['channels']} channels"
+        cells = map(_classify_cell, row["cells"])
+        shown.add_row(escape(label), f"{row['baseline']:.1f}", *cells)
+    return shown
+
+
+def _classify_cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    random = cell["random"]
+    band = f"\n{random.mean:.1f} ({random.low:.1f}\u2013{random.high:.1f})" if random else ""
+    return f"{cell['value']:.1f}{band}"
 
 
 def _top_table(content: dict[str, Any]) -> Table:

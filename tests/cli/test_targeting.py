@@ -71,3 +71,38 @@ def test_a_layer_that_is_not_there(call, network):
     code, _, err = call("rank", network, "--layer", "backbone.layer7", "--device", "cpu")
     assert code == 2
     assert err.splitlines()[-1].startswith("gpe: layer: expected one of the network's, got")
+
+
+CLASSIFY = ["--task", "classify", "--data", "digits", "--random-seeds", "1", "--counts", "0,4"]
+TRAIN = [
+    *("--data", "digits", "--width", "4", "--image-size", "20", "--epochs", "1", "--device", "cpu"),
+    *("--train-images", "40", "--test-images", "20", "--batch-size", "16", "--shifts", "1"),
+]
+
+
+def test_classifiers_side_by_side(call):
+    code, _, err = call("augshift", "--method", "baseline,augshift", *TRAIN)
+    assert code == 0, err
+    networks = runs()
+    code, out, err = call("ablate", *networks, *CLASSIFY, "--out", "removed", "--json")
+    assert code == 0, err
+    records = json.loads(out)
+    assert [record["config"]["network"] for record in records] == [n.name for n in networks]
+    assert {record["experiment"] for record in records} == {"ablate-classify"}
+    code, out, err = call("ablate", *networks, *CLASSIFY, "--out", "removed")
+    assert code == 0 and all(network.name in out for network in networks), err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "--task", "detect"], "gpe: task: expected one of segment, classify"),
+        (["a", "--task", "classify"], "gpe: data: expected one with --task classify"),
+        (["a", "--regions", "left", *CLASSIFY], "gpe: regions: expected none with --task classify"),
+        (["a", "--weights", "random"], "gpe: weights: expected none with --task segment"),
+        (["resnet81", *CLASSIFY], "gpe: name: expected a classifier of torchvision or timm"),
+    ],
+)
+def test_each_task_has_its_options(call, words, message):
+    code, _, err = call("ablate", *words)
+    assert code == 2 and err.splitlines()[-1].startswith(message)
