@@ -66,10 +66,10 @@ def _with_feature_maps(model: nn.Module, images: Tensor) -> list[str]:
 
     def watch(name: str, module: nn.Module):
         def on_output(module: nn.Module, arguments: tuple, output: object) -> None:
+            is_map = isinstance(output, Tensor) and output.dim() == 4
             # Square images have square maps: where these are not, channels come last.
-            if isinstance(output, Tensor) and output.dim() == 4 and len(output) == len(images):
-                if output.shape[2] == output.shape[3]:
-                    found.setdefault(name)
+            if is_map and len(output) == len(images) and output.shape[2] == output.shape[3]:
+                found.setdefault(name)
 
         return module.register_forward_hook(on_output)
 

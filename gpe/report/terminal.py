@@ -17,6 +17,7 @@ from gpe.report import (
     augshift_sweep,
     augshift_trials,
     consistency,
+    decode,
     figure5,
     location,
     rank,
@@ -25,6 +26,7 @@ from gpe.report import (
 from gpe.report.location_trials import TASKS, by, read
 from gpe.report.runs import Run
 from gpe.report.terminal_channels import ablation_tables, figure5_tables, rank_tables
+from gpe.report.terminal_decode import decode_tables
 
 _SCORES = (
     "In percent. Cons.m: the same answer under two random shifts of up to m pixels; right: on "
@@ -142,6 +144,7 @@ _TABLES = {
     "figure4": partial(_printed, ablation_tables),
     "figure5": partial(_printed, figure5_tables),
     "figure6": partial(_printed, ablation_tables),
+    "decode": partial(_printed, decode_tables),
 }
 _FINDINGS = {
     "location": _location_findings,
@@ -153,6 +156,7 @@ _FINDINGS = {
     "figure4": ablation.findings,
     "figure5": figure5.findings,
     "figure6": ablation.findings,
+    "decode": decode.findings,
 }
 
 
