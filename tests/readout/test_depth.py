@@ -39,7 +39,9 @@ def test_more_stages_than_asked_for_are_thinned_between_first_and_last():
     assert (found[0], found[-1]) == ("features.0", "features.12")
 
 
-@pytest.mark.parametrize("build", [lambda: GAPNet(resnet18(width=4), 9), lambda: deeplabv3(width=4)])
+@pytest.mark.parametrize(
+    "build", [lambda: GAPNet(resnet18(width=4), 9), lambda: deeplabv3(width=4)]
+)
 def test_a_head_is_not_looked_into(build):
     found = layers_by_depth(build(), CANVAS, inside="backbone")
     assert found[-1] == "backbone.layer4"
