@@ -1,9 +1,9 @@
-"""A readout trained on cached latents, beside the same with network, convolution and pooling in place.
+"""A readout trained on cached latents, beside one with network, convolution and pooling in place.
 
 The rival runs the frozen network on every batch of every epoch, convolves its feature maps to one a
 cell and pools these, as Equation S1 is written. Both have the same start, batches and cells, and
-end with the same logits, which is checked. The rival would take minutes: a few of its steps are
-timed, as many as its name says, and scaled to all; its last steps, of a short training, are compared.
+end with the same logits to 1e-4, which is checked after a shorter training. The rival would take
+minutes: a few of its steps are timed, as many as its name says, and scaled to all.
 
 The cached latents have to come from somewhere: that is a contestant of its own, since it is done
 once, whatever the number of readouts, epochs and layers. Both together are the last row.
