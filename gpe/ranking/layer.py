@@ -45,28 +45,26 @@ def pooled_at(
 
     Args:
         model: as for :func:`features_at`.
-        layers: names as there; what comes after the last of them to run is not run.
+        layers: names as there; what comes after the last of them to run is not run. They may also
+            yield tokens ``[N,T,C]``, as a ViT does, or from square images ``[N,H,W,C]``, as Swin.
         images: one batch.
 
     Returns:
         By layer, in the order of ``layers``, in float32 or wider.
 
     Raises:
-        InputError: as :func:`features_at`; no layers; or, from square images, a map whose places
-            are not square, as where channels come last.
+        InputError: as :func:`features_at`, or no layers.
     """
     if not layers:
         raise InputError("layers: expected one or more, got none")
     found = {}
 
     def pool(name: str, output: object) -> None:
-        features = _feature_map(name, output, len(images))
+        features = _feature_map(name, output, len(images), tokens=True)
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-        if features.dim() == 4:
-            _expect_channels_first(name, features, images)
-            features = features.mean((2, 3))
+        places = _places(features, images)
         # A copy, since what comes after a layer may write over its output.
-        found[name] = features.clone()
+        found[name] = features.mean(places) if places else features.clone()
 
     _run(model, layers, images, {}, pool)
     return {layer: found[layer] for layer in layers}
@@ -119,16 +117,17 @@ def _run(
         raise InputError(f"layer: expected one that runs, got {missed!r}, which does not")
 
 
-def _expect_channels_first(layer: str, features: Tensor, images: Tensor) -> None:
-    _, channels, height, width = features.shape
-    if images.shape[-1] == images.shape[-2] and height != width and channels == height:
-        raise InputError(
-            f"layer: expected {layer!r} to yield [N,C,H,W], got {list(features.shape)} from square "
-            "images, which is [N,H,W,C]; name one where channels come first, or that yields [N,C]"
-        )
+def _places(features: Tensor, images: Tensor) -> tuple[int, ...]:
+    """The dimensions to average over: those that are neither images nor channels."""
+    if features.dim() < 4:
+        return tuple(range(1, features.dim() - 1))
+    # Square images have square maps: where the last two sides differ, channels come last.
+    square = images.shape[-1] == images.shape[-2]
+    _, first, second, third = features.shape
+    return (1, 2) if square and first == second != third else (2, 3)
 
 
-def _feature_map(layer: str, output: object, count: int) -> Tensor:
+def _feature_map(layer: str, output: object, count: int, *, tokens: bool = False) -> Tensor:
     tensors = list(_tensors(output))
     if len(tensors) != 1:
         raise InputError(
@@ -137,9 +136,11 @@ def _feature_map(layer: str, output: object, count: int) -> Tensor:
         )
     features = tensors[0]
     shape = list(features.shape)
-    if features.dim() not in (2, 4) or len(features) != count or not features.is_floating_point():
+    dims = (2, 3, 4) if tokens else (2, 4)
+    if features.dim() not in dims or len(features) != count or not features.is_floating_point():
+        also = f", [{count},T,C]" if tokens else ""
         raise InputError(
-            f"layer: expected {layer!r} to yield floating [{count},C,H,W] or [{count},C], "
+            f"layer: expected {layer!r} to yield floating [{count},C,H,W]{also} or [{count},C], "
             f"got {features.dtype} {shape}"
         )
     return features

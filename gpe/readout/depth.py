@@ -13,7 +13,7 @@ ENOUGH = 4  # stages that make a curve
 def layers_by_depth(
     model: nn.Module, images: Tensor, *, inside: str = "", most: int = 8
 ) -> list[str]:
-    """The stages of a network, first to last: the outermost modules that yield feature maps.
+    """The stages of a network, first to last: the outermost modules that yield maps or tokens.
 
     Containers are opened, the largest first, until there are four or more. What has no weights to
     mix channels by (batch norm, ReLU, pooling) is no stage of its own.
@@ -66,9 +66,8 @@ def _with_feature_maps(model: nn.Module, images: Tensor) -> list[str]:
 
     def watch(name: str, module: nn.Module):
         def on_output(module: nn.Module, arguments: tuple, output: object) -> None:
-            is_map = isinstance(output, Tensor) and output.dim() == 4
-            # Square images have square maps: where these are not, channels come last.
-            if is_map and len(output) == len(images) and output.shape[2] == output.shape[3]:
+            # Maps, or the tokens of a ViT.
+            if isinstance(output, Tensor) and output.dim() in (3, 4) and len(output) == len(images):
                 found.setdefault(name)
 
         return module.register_forward_hook(on_output)
