@@ -7,7 +7,7 @@ from rich.console import Console
 
 from gpe.errors import InputError
 from gpe.records import Record
-from gpe.report.decode import findings, tables
+from gpe.report.decode import findings, sentences, tables
 from gpe.report.runs import Run
 from gpe.report.terminal import print_findings, print_table
 from tests.reporting import Page, report
@@ -88,7 +88,9 @@ def test_networks_are_told_apart_by_what_they_differ_in(tmp_path):
 
 def test_findings_say_it_in_words(tmp_path):
     runs = runs_of(decode_run(tmp_path / "a", 3), decode_run(tmp_path / "b", 5))
-    first, permuting, control, depth = findings(runs)
+    (trial,) = tables(runs)
+    first, permuting, control, depth = sentences(trial)
+    assert findings(runs) == [" ".join((first, permuting, control, depth))]
     assert first == (
         "resnet18, random weights, digits: from the pooled layer4, frozen, GAPNet's readout names "
         "the right cell of 3×3 and 5×5 grids for 87.0 and 85.0\u00a0% of images that it never saw; "

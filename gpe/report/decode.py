@@ -83,31 +83,36 @@ def tables(runs: Sequence[Run]) -> list[Trial]:
 
 
 def findings(runs: Sequence[Run]) -> list[str]:
-    """Two sentences for each network: its last layer, and how it comes to that by depth."""
+    """A paragraph for each network: its last layer, and how it comes to that by depth."""
+    return [" ".join(sentences(trial)) for trial in tables(runs)]
+
+
+def sentences(trial: Trial) -> list[str]:
+    """What was read from one network, in plain words."""
     found = []
-    for trial in tables(runs):
-        for kind, (label, how, _) in READOUTS.items():
-            by_grid = trial.shares.get(kind)
-            if not by_grid:
-                continue
-            shares = _percents([layers[trial.last].accuracy for layers in by_grid.values()])
+    for kind, (label, how, _) in READOUTS.items():
+        by_grid = trial.shares.get(kind)
+        if not by_grid:
+            continue
+        shares = _percents([layers[trial.last].accuracy for layers in by_grid.values()])
+        if kind == "gapnet":
             grids = listing([f"{grid}×{grid}" for grid in by_grid])
-            if kind == "gapnet":
-                found.append(
-                    f"{trial.name}: from the pooled {trial.last}, frozen, {label}'s readout names "
-                    f"the right cell of {grids} grids for {shares} of images that it never saw; "
-                    f"guessing would for {_percents([trial.chance[grid] for grid in by_grid])}."
-                )
-            else:
-                found.append(f"{label} ({how}): {shares}.")
-        if len(trial.layers) > 1 and "gapnet" in trial.shares:
-            grid, layers = next(reversed(trial.shares["gapnet"].items()))
-            first = trial.layers[0]
-            best = max(layers, key=lambda layer: layers[layer].accuracy)
             found.append(
-                f"By depth, {grid}×{grid}: {layers[first].accuracy:.1f}\u00a0% from {first}, "
-                f"most, {layers[best].accuracy:.1f}\u00a0%, from {best}."
+                f"{trial.name}: from the pooled {trial.last}, frozen, {label}'s readout names "
+                f"the right cell of {grids} grids for {shares} of images that it never saw; "
+                f"guessing would for {_percents([trial.chance[grid] for grid in by_grid])}."
             )
+        else:
+            where = "" if found else f"{trial.name}, {trial.last}: "
+            found.append(f"{where}{label} ({how}): {shares}.")
+    if len(trial.layers) > 1 and "gapnet" in trial.shares:
+        grid, layers = next(reversed(trial.shares["gapnet"].items()))
+        first = trial.layers[0]
+        best = max(layers, key=lambda layer: layers[layer].accuracy)
+        found.append(
+            f"By depth, {grid}×{grid}: {layers[first].accuracy:.1f}\u00a0% from {first}, "
+            f"most, {layers[best].accuracy:.1f}\u00a0%, from {best}."
+        )
     return found
 
 
