@@ -145,11 +145,10 @@ def _network(trial: Trial) -> dict[str, Any]:
     figure = panel(
         [
             _line(kind, {grid: layers[trial.last] for grid, layers in by_grid.items()})
-            for kind, by_grid in reversed(trial.shares.items())
+            for kind, by_grid in trial.shares.items()
         ],
         label="cells along each side",
         limits=(-3, 103),
-        size=(3.4, 2.4),
     )
     return {
         "name": trial.name,
@@ -167,7 +166,7 @@ def _by_depth(trial: Trial) -> dict[int, Any]:
     for grid, chance in trial.chance.items():
         lines = [
             _line(kind, {places[layer]: share for layer, share in by_grid[grid].items()})
-            for kind, by_grid in reversed(trial.shares.items())
+            for kind, by_grid in trial.shares.items()
             if grid in by_grid
         ]
         panels[grid] = panel(lines, label="layer", limits=(-3, 103), level=chance)
