@@ -86,6 +86,24 @@ def ablation_run(
     return directory
 
 
+def fixed(**values):
+    """What is left by ranking, ``_`` for the draws: a number, one for each draw or by region."""
+
+    def miou(name, kind, start, stop, region):
+        kept = values["_"] if name.startswith("random") else values[name]
+        if isinstance(kept, dict):
+            kept = kept[region]
+        return kept[int(name.partition("/")[2])] if isinstance(kept, tuple) else kept
+
+    return miou
+
+
+def spoil(path, change):
+    record = Record.load(path)
+    change(record)
+    record.save(path)
+
+
 def figure5_run(directory, *, counts=(0, 8), samples=2, arrays=True, **config):
     """What `gpe figure5` leaves behind: every removal gets one more column of pixels wrong."""
     position = [100.0 - 10 * i for i in range(len(counts))]
@@ -122,17 +140,17 @@ def figure5_run(directory, *, counts=(0, 8), samples=2, arrays=True, **config):
 
 
 def rank_run(directory, scores, *, width=0.5, arrays=True, images=40, **config):
-    """What `gpe rank` leaves behind; ``scores`` by mode, intervals ``width`` to either side."""
+    """What `gpe rank` leaves behind; ``scores`` by mode, intervals ``width`` to either side.
+
+    A random order has no intervals, and no other has any where ``width`` is None.
+    """
     scores = {name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()}
     orders = {name: values.argsort(descending=True) for name, values in scores.items()}
     found = {}
     for name, values in scores.items():
-        found |= {
-            f"scores.{name}": values,
-            f"low.{name}": values - width,
-            f"high.{name}": values + width,
-            f"order.{name}": orders[name],
-        }
+        found |= {f"scores.{name}": values, f"order.{name}": orders[name]}
+        if width is not None and name != "random":
+            found |= {f"low.{name}": values - width, f"high.{name}": values + width}
     Record(
         experiment="rank",
         config=_CONFIG | {"modes": list(scores)} | config,
@@ -153,5 +171,7 @@ def rank_run(directory, scores, *, width=0.5, arrays=True, images=40, **config):
 
 def _ranked(arrays, name, images):
     top = arrays[f"order.{name}"][:20]
-    ends = {end: arrays[f"{end}.{name}"][top].tolist() for end in ("scores", "low", "high")}
-    return {"images": images, "top": top.tolist()} | ends
+    columns = {end: f"{end}.{name}" for end in ("scores", "low", "high")}
+    there = {end: key for end, key in columns.items() if key in arrays}
+    shown = {end: arrays[key][top].tolist() for end, key in there.items()}
+    return {"images": images, "top": top.tolist()} | shown

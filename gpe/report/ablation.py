@@ -12,7 +12,7 @@ from gpe.report.rankings import RANDOM, ranking_of
 from gpe.report.runs import Run
 from gpe.report.words import count
 
-_RECIPE = ("preset", "checkpoint", "size", "batch_size", "precision", "seed")
+_RECIPE = ("preset", "size", "batch_size", "precision", "seed")
 _HEADINGS = {
     "ablate": "What does the network lose without these channels?",
     "figure4": "What do the channels that hold position do for the network?",
@@ -111,7 +111,6 @@ def _group(title: str, trial: Trial) -> dict[str, Any]:
             if name in trial.rankings
         },
         "engine": trial.engine,
-        "tolerance": trial.tolerance,
         "draws": len(trial.draws),
         "channels": trial.channels,
         "paper_channels": PAPER_CHANNELS if has_paper(trial) else None,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpe.report.ablation_findings import SIDES, about_sides
+from gpe.report.ablation_sides import SIDES, about_sides
 from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, top
 from gpe.report.figures import BandLine, limits, panel
 from gpe.report.rankings import RANDOM, ranking_of
@@ -26,6 +26,21 @@ def figures(trial: Trial) -> list[dict[str, Any]]:
         if trial.counts:
             rows.append(_costs(trial))
     return rows
+
+
+def lines(trial: Trial, region: str, kind: str) -> list[BandLine]:
+    """Of one panel, ``kind`` ``"top"`` or ``"range"``; random orders first, below the others."""
+    found = []
+    for name in reversed(trial.lines):
+        if kind == "top":
+            points = {count: trial.value(name, top(count), region) for count in trial.counts}
+            points = {0: (trial.baseline[region],) * 3} | points
+        else:
+            points = {
+                _middle(removal): trial.value(name, removal, region) for removal in trial.ranges
+            }
+        found.append(_line(name, points, _paper(trial, name, region, kind)))
+    return found
 
 
 def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[dict[str, Any]]:
@@ -52,38 +67,39 @@ def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[di
 
 
 def _panels(trial: Trial, regions: list[str], kind: str, *, wide: bool) -> list[dict[str, Any]]:
-    drawn = {region: _lines(trial, region, kind) for region in regions}
-    levels = [trial.baseline[region] for region in regions]
-    shared = limits([line for lines in drawn.values() for line in lines], *levels)
+    drawn = {region: lines(trial, region, kind) for region in regions}
+    shown = _limits(trial, drawn, shared=kind == "top")
     label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
     return [
         {
             "title": f"{region} half" if region in SIDES else region,
             "figure": panel(
-                lines,
+                found,
                 label=label,
-                limits=shared,
+                limits=shown[region],
                 level=trial.baseline[region],
                 size=_LARGE if wide else _SMALL,
             ),
         }
-        for region, lines in drawn.items()
+        for region, found in drawn.items()
     ]
 
 
-def _lines(trial: Trial, region: str, kind: str) -> list[BandLine]:
-    """Random orders first: they lie below the others."""
-    found = []
-    for name in reversed(trial.lines):
-        if kind == "top":
-            points = {count: trial.value(name, top(count), region) for count in trial.counts}
-            points = {0: (trial.baseline[region],) * 3} | points
-        else:
-            points = {
-                _middle(removal): trial.value(name, removal, region) for removal in trial.ranges
-            }
-        found.append(_line(name, points, _paper(trial, name, region, kind)))
-    return found
+def _limits(
+    trial: Trial, drawn: dict[str, list[BandLine]], *, shared: bool
+) -> dict[str, tuple[float, float]]:
+    """By region the same limits, or as far apart about each region's own middle.
+
+    What a single range costs is little beside what lies between regions.
+    """
+    if shared:
+        levels = (trial.baseline[region] for region in drawn)
+        same = limits([line for found in drawn.values() for line in found], *levels)
+        return dict.fromkeys(drawn, same)
+    own = {region: limits(found, trial.baseline[region]) for region, found in drawn.items()}
+    half = max(high - low for low, high in own.values()) / 2
+    middles = {region: (low + high) / 2 for region, (low, high) in own.items()}
+    return {region: (middle - half, middle + half) for region, middle in middles.items()}
 
 
 def _line(name: str, points: dict, paper: dict[float, float]) -> BandLine:
@@ -108,7 +124,7 @@ def _middle(removal: Removal) -> float:
 def _costs(trial: Trial) -> dict[str, Any]:
     """Points that either half loses without the channels of one side: Figures S3 and S4."""
     drawn = {side: [_cost(trial, side, half) for half in reversed(SIDES)] for side in SIDES}
-    shared = limits([line for lines in drawn.values() for line in lines], 0.0)
+    shared = limits([line for found in drawn.values() for line in found], 0.0)
     return {
         "title": "Figures S4 and S3: what either half loses",
         "wide": True,
@@ -117,10 +133,10 @@ def _costs(trial: Trial) -> dict[str, Any]:
             {
                 "title": f"the first N {ranking_of(side).kind} channels removed",
                 "figure": panel(
-                    lines, label="N, channels removed", limits=shared, level=0.0, size=_LARGE
+                    found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE
                 ),
             }
-            for side, lines in drawn.items()
+            for side, found in drawn.items()
         ],
     }
 

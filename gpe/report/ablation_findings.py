@@ -2,13 +2,11 @@
 
 from collections import defaultdict
 
-from scipy.stats import spearmanr
+from gpe.report.ablation_sides import SIDES, about_sides, half, half_against_half, leaning
+from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, band, top
+from gpe.report.rankings import RANDOM, correlation, ranking_of
+from gpe.report.words import listing, signed, spans
 
-from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, top
-from gpe.report.rankings import RANDOM, ranking_of
-from gpe.report.words import listing, signed
-
-SIDES = ("left", "right")
 _FEW = 19  # draws, of which a ranking by chance lies below all in one case of 20
 _BELOW, _WITHIN, _ABOVE = "below every draw", "within the draws", "above every draw"
 
@@ -18,16 +16,12 @@ def findings(trial: Trial) -> list[str]:
     paragraphs = []
     if about_sides(trial):
         for number in list(trial.told)[-1:]:
-            paragraphs += [_half(trial, side, number) for side in SIDES]
-            paragraphs.append(_selectivity(trial, number))
+            paragraphs += [half(trial, side, number) for side in SIDES]
+            paragraphs.append(half_against_half(trial, number))
+        paragraphs += leaning(trial)
     if trial.experiment != "figure6" or not paragraphs:
         paragraphs = [*_overall(trial), *paragraphs]
     return [*paragraphs, _caution(trial)]
-
-
-def about_sides(trial: Trial) -> bool:
-    """Whether it can show what Figure 6 shows: both sides ranked, and both measured."""
-    return {*SIDES} <= {*trial.rankings} and {*SIDES} <= {*trial.regions}
 
 
 def main_ranking(trial: Trial) -> str | None:
@@ -39,12 +33,10 @@ def slopes(trial: Trial, line: str, region: str) -> list[float]:
     """Spearman correlation of mIoU with the place of the range removed; of each random order."""
     names = trial.draws if line == RANDOM else [line]
     places = [removal.start for removal in trial.ranges]
-    found = []
-    for name in names:
-        values = [trial.miou[name, removal][region] for removal in trial.ranges]
-        # Of a constant there is no correlation.
-        found.append(float(spearmanr(places, values)[0]) if len({*values}) > 1 else 0.0)
-    return found
+    return [
+        correlation(places, [trial.miou[name, removal][region] for removal in trial.ranges])
+        for name in names
+    ]
 
 
 def _overall(trial: Trial) -> list[str]:
@@ -55,6 +47,7 @@ def _overall(trial: Trial) -> list[str]:
     if trial.told:
         number = max(trial.told)
         paragraphs += _by_region(trial, name, number) + _other_rankings(trial, name, number)
+    paragraphs += _over_all_counts(trial)
     if len(trial.ranges) > 2:
         paragraphs.append(_along_the_ranking(trial, name))
     return paragraphs
@@ -81,7 +74,7 @@ def _only_random(trial: Trial, number: int) -> str:
     moves = _moves(trial.baseline[region], value.mean)
     return (
         f"Without {number} random channels of {trial.channels} the network {moves} mIoU "
-        f"({_band(value, len(trial.draws))})."
+        f"({band(value, len(trial.draws))})."
     )
 
 
@@ -143,6 +136,24 @@ def _other_rankings(trial: Trial, name: str, number: int) -> list[str]:
     return [f"Without {number} channels by another ranking: {listing(parts)}."]
 
 
+def _over_all_counts(trial: Trial) -> list[str]:
+    """Two counts out of many may be lucky ones: where on its curve a ranking leaves the band."""
+    counts = trial.partial_counts
+    if len(counts) < 3 or len(trial.draws) < 2:
+        return []
+    region, parts = trial.regions[0], []
+    for name in trial.rankings:
+        places = [_place(trial, name, number, region) for number in counts]
+        where = [
+            f"{place} at {spans(counts, [found == place for found in places])}"
+            for place in (_BELOW, _ABOVE)
+            if place in places
+        ]
+        where = where or [f"{_WITHIN} at every one"]
+        parts.append(f"{ranking_of(name).label} lies {', '.join(where)}")
+    return [f"Over all {len(counts)} counts, from {counts[0]} to {counts[-1]}: {'; '.join(parts)}."]
+
+
 def _along_the_ranking(trial: Trial, name: str) -> str:
     region, first, last = trial.regions[0], trial.ranges[0], trial.ranges[-1]
     values = [trial.value(name, removal, region).mean for removal in (first, last)]
@@ -162,71 +173,6 @@ def _along_the_ranking(trial: Trial, name: str) -> str:
     return f"{text}. In random orders it is {span}{told}."
 
 
-def _half(trial: Trial, side: str, number: int) -> str:
-    (other,) = {*SIDES} - {side}
-    removal = top(number)
-    left = {
-        ranking_of(line).kind: trial.value(line, removal, side).mean
-        for line in trial.lines
-        if line in (*SIDES, "overall")
-    }
-    parts = [f"{left[kind]:.1f} ({kind})" for kind in sorted(left, key=left.get)]
-    if trial.draws:
-        random, draws = trial.value(RANDOM, removal, side), len(trial.draws)
-        parts.append(f"{random.mean:.1f} (random: {_band(random, draws)})")
-    own, rival = (trial.value(line, removal, side).mean for line in (side, other))
-    return (
-        f"On the {side} half, removing {number} channels of {trial.channels} takes mIoU from "
-        f"{trial.baseline[side]:.1f} to {listing(parts)}. "
-        f"{_told_apart(trial, side, other, number, rival - own)}"
-    )
-
-
-def _told_apart(trial: Trial, side: str, other: str, number: int, difference: float) -> str:
-    less = "more" if difference > 0 else "less"
-    text = (
-        f"{side.capitalize()}-specific channels cost it {abs(difference):.1f} points {less} than "
-        f"{other}-specific ones"
-    )
-    if len(trial.draws) < 2:
-        return f"{text}, and there are no draws to say what chance does."
-    random = trial.value(RANDOM, top(number), side)
-    apart = random.high - random.low
-    if abs(difference) <= apart:
-        return f"{text}, but random draws lie {apart:.1f} apart: this may be chance."
-    against = "" if difference > 0 else ", which is the opposite of what the paper found"
-    return f"{text}; random draws lie no more than {apart:.1f} apart{against}."
-
-
-def _selectivity(trial: Trial, number: int) -> str:
-    """Figures S3 and S4: points lost on either half, and whether one loses more than by chance."""
-    removal = top(number)
-    parts = []
-    for side in SIDES:
-        lost = [trial.baseline[s] - trial.value(side, removal, s).mean for s in SIDES]
-        parts.append(
-            f"{side}-specific ones cost the left half {_points(lost[0])} and the right half "
-            f"{_points(lost[1])} ({_tilt(lost[0] - lost[1])})"
-        )
-    text = f"Half against half, {number} channels removed: {'; '.join(parts)}."
-    if len(trial.draws) < 2:
-        return text
-    start = trial.baseline["left"] - trial.baseline["right"]
-    halves = zip(*(trial.each_draw(removal, side) for side in SIDES), strict=True)
-    tilts = [start - (left - right) for left, right in halves]
-    return f"{text} In random draws it is from {_tilt(min(tilts))} to {_tilt(max(tilts))}."
-
-
-def _tilt(points: float) -> str:
-    if abs(points) < 0.05:
-        return "0.0 between them"
-    return f"{abs(points):.1f} more on the {'left' if points > 0 else 'right'}"
-
-
-def _points(lost: float) -> str:
-    return f"{lost:.1f} points".replace("-", "−")
-
-
 def _caution(trial: Trial) -> str:
     draws = len(trial.draws)
     if not draws:
@@ -244,11 +190,7 @@ def _all(draws: int) -> str:
 
 
 def _with_band(value: Value, draws: int) -> str:
-    return f"{value.mean:.1f} ({_band(value, draws)})"
-
-
-def _band(value: Value, draws: int) -> str:
-    return "one draw" if draws == 1 else f"{value.low:.1f} to {value.high:.1f}, {draws} draws"
+    return f"{value.mean:.1f} ({band(value, draws)})"
 
 
 def _moves(before: float, after: float) -> str:

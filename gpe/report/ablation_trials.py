@@ -7,7 +7,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from gpe.report.rankings import RANDOM, in_order
+from gpe.report.rankings import RANDOM, in_order, is_random
 from gpe.report.runs import Run
 
 # The paper's network has so many channels, and it tells of so many removed.
@@ -38,6 +38,7 @@ class Trial:
     Attributes:
         channels: of the layer.
         images: that were scored.
+        engine: which ran, and how near it came to plainly zeroing channels.
         baseline: mIoU in percent by region, nothing removed.
         rankings: in the order of the paper's figures, random orders not among them.
         draws: names of the random orders.
@@ -53,7 +54,6 @@ class Trial:
     channels: int
     images: int
     engine: str
-    tolerance: str
     baseline: dict[str, float]
     rankings: list[str]
     draws: list[str]
@@ -84,18 +84,27 @@ class Trial:
         return Value(fmean(values), min(values), max(values))
 
     @property
+    def partial_counts(self) -> list[int]:
+        """Where some channels are removed, not none and not all."""
+        return [count for count in self.counts if 0 < count < self.channels]
+
+    @property
     def told(self) -> dict[int, int]:
         """The counts to tell of, as near to the paper's shares as was measured; the paper's."""
         found: dict[int, int] = {}
-        partial = [count for count in self.counts if 0 < count < self.channels]
-        for paper in _PAPER_COUNTS if partial else ():
+        for paper in _PAPER_COUNTS if self.partial_counts else ():
             share = paper / PAPER_CHANNELS * self.channels
-            found.setdefault(min(partial, key=lambda count: abs(count - share)), paper)
+            found.setdefault(min(self.partial_counts, key=lambda count: abs(count - share)), paper)
         return found
 
 
 def top(count: int) -> Removal:
     return Removal("top", 0, count)
+
+
+def band(value: Value, draws: int) -> str:
+    """What a sentence says of random draws beside their mean."""
+    return "one draw" if draws == 1 else f"{value.low:.1f} to {value.high:.1f}, {draws} draws"
 
 
 def read(run: Run) -> Trial:
@@ -106,24 +115,21 @@ def read(run: Run) -> Trial:
     """
     config, result = run.record.config, run.record.result
     channels = int(result["channels"])
-    baseline = {str(name): _percent(value) for name, value in result["baseline"].items()}
-    if not baseline:
-        raise ValueError("no regions")
     miou = _miou(result["rows"], channels)
     names = {name for name, _ in miou}
     removals = {removal for _, removal in miou}
+    baseline = _baseline(result.get("baseline"), miou)
     for name in names:
         for removal in removals:
             if miou[name, removal].keys() != baseline.keys():
                 raise ValueError(f"{name}, {removal}: regions are not those of the baseline")
-    draws = sorted(name for name in names if name.partition("/")[0] == RANDOM)
+    draws = sorted(filter(is_random, names))
     return Trial(
         experiment=run.record.experiment,
         config=config,
         channels=channels,
         images=int(result["images"]),
-        engine=str(result["engine"]),
-        tolerance=str(result["tolerance"]),
+        engine=_engine(result),
         baseline=baseline,
         rankings=in_order(names - set(draws)),
         draws=draws,
@@ -148,6 +154,24 @@ def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict:
     if not found:
         raise ValueError("no rows")
     return found
+
+
+def _baseline(given: dict[str, Any] | None, miou: dict) -> dict[str, float]:
+    """Nothing removed: said so, or the first of no channels."""
+    if given:
+        return {str(name): _percent(value) for name, value in given.items()}
+    for (_, removal), regions in miou.items():
+        if removal == top(0):
+            return regions
+    raise ValueError("expected a baseline, or rows with nothing removed")
+
+
+def _engine(result: dict[str, Any]) -> str:
+    accuracy = f"tolerance {result['tolerance']}"
+    if "measured" in result:
+        accuracy = f"logits within {result['measured']:.1g} of plainly zeroing channels, {accuracy}"
+    why = f"; {result['why']}" if result.get("why") else ""
+    return f"{result['engine']} ({accuracy}{why})"
 
 
 def _removal(row: dict[str, Any]) -> Removal:

@@ -1,6 +1,6 @@
 """Figure 5: what the network says of a few images without some of its channels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,12 @@ from gpe.records import load_arrays
 from gpe.report.figures import png
 from gpe.report.given_networks import each
 from gpe.report.grouping import recipe
-from gpe.report.rankings import RANDOM, ranking_of
+from gpe.report.rankings import in_order, ranking_of
 from gpe.report.runs import Run
 from gpe.report.words import percent
 
-_RECIPE = ("preset", "checkpoint", "size", "precision", "seed")
+_RECIPE = ("preset", "size", "precision", "seed")
 _IGNORED = 255
-# What is removed: the first channels of Equation 2, or as many of a random order.
-_ROWS = {"overall": "position-specific ones", RANDOM: "random ones"}
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,11 @@ class Trial:
 
     Attributes:
         counts: how many channels were removed.
-        accuracy: share of labelled pixels that are right over all samples, in percent, by kind
-            of removal, one for each of ``counts``.
+        accuracy: share of labelled pixels that are right over all samples, in percent, by the
+            ranking whose first channels were removed, one for each of ``counts``.
         palette: uint8 ``[K,3]``; None without arrays.
-        samples: of each image ``image`` uint8 ``[3,h,w]``, ``labels`` uint8 ``[h,w]`` and by kind
-            of removal predictions uint8 ``[len(counts),h,w]``; none without arrays.
+        samples: of each image ``image`` uint8 ``[3,h,w]``, ``labels`` uint8 ``[h,w]`` and by
+            ranking predictions uint8 ``[len(counts),h,w]``; none without arrays.
     """
 
     config: dict[str, Any]
@@ -49,7 +47,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any]:
     Raises:
         InputError: a record lacks what a record of Figure 5 has.
     """
-    return {"rows": _ROWS, "groups": [_group(title, trial) for title, trial in each(runs, read)]}
+    return {"groups": [_group(title, trial) for title, trial in each(runs, read)]}
 
 
 def findings(runs: Sequence[Run]) -> list[str]:
@@ -74,27 +72,41 @@ def read(run: Run) -> Trial:
     """
     result = run.record.result
     counts = [int(number) for number in result["counts"]]
-    accuracy = {name: [float(value) for value in result["accuracy"][name]] for name in _ROWS}
-    if not counts or any(len(values) != len(counts) for values in accuracy.values()):
+    accuracy = {
+        name: [float(value) for value in result["accuracy"][name]]
+        for name in in_order(set(result["accuracy"]))
+    }
+    if (
+        not counts
+        or not accuracy
+        or any(len(values) != len(counts) for values in accuracy.values())
+    ):
         raise ValueError(f"accuracy: expected a number for each of counts {counts}")
     arrays = {name: array.numpy() for name, array in load_arrays(run.directory).items()}
     names = [str(name) for name in result["samples"]]
+    classes = [str(name) for name in result["classes"]]
+    if arrays and ("palette" not in arrays or arrays["palette"].shape != (len(classes), 3)):
+        raise ValueError(f"palette: expected ({len(classes)}, 3), one colour for each class")
     return Trial(
         config=run.record.config,
         channels=int(result["channels"]),
         counts=counts,
         names=names,
-        classes=[str(name) for name in result["classes"]],
+        classes=classes,
         accuracy=accuracy,
         palette=arrays.get("palette"),
-        samples=[_sample(arrays, i, len(counts)) for i in range(len(names))] if arrays else [],
+        samples=[
+            _sample(arrays, i, accuracy, len(counts)) for i in range(len(names) if arrays else 0)
+        ],
     )
 
 
-def _sample(arrays: dict[str, np.ndarray], index: int, counts: int) -> dict[str, np.ndarray]:
-    sample = {name: arrays[f"{name}{index}"] for name in ("image", "labels", *_ROWS)}
+def _sample(
+    arrays: dict[str, np.ndarray], index: int, rankings: Iterable[str], counts: int
+) -> dict[str, np.ndarray]:
+    sample = {name: arrays[f"{name}{index}"] for name in ("image", "labels", *rankings)}
     height, width = sample["labels"].shape
-    expected = {name: (counts, height, width) for name in _ROWS} | {"image": (3, height, width)}
+    expected = {name: (counts, height, width) for name in rankings} | {"image": (3, height, width)}
     for name, shape in expected.items():
         if sample[name].shape != shape:
             raise ValueError(f"{name}{index}: expected {shape}, got {sample[name].shape}")
@@ -104,15 +116,15 @@ def _sample(arrays: dict[str, np.ndarray], index: int, counts: int) -> dict[str,
 def _finding(trial: Trial) -> str:
     images = "the image" if len(trial.names) == 1 else f"the {len(trial.names)} images"
     parts = []
-    for number, position, random in table(trial):
+    for number, values in table(trial):
         if number == 0:
-            parts.append(f"with all {trial.channels} channels {percent(position)}")
+            parts.append(f"with all {trial.channels} channels {percent(values[0])}")
         else:
-            kind = ranking_of("overall").kind
-            parts.append(
-                f"without {number} {kind} ones {percent(position)}, without {number} random ones "
-                f"{percent(random)}"
+            without = (
+                f"without {number} {ranking_of(name).kind} ones {percent(value)}"
+                for name, value in zip(trial.accuracy, values, strict=True)
             )
+            parts.append(", ".join(without))
     return (
         f"Of the labelled pixels of {images}, so many are named rightly: {'; '.join(parts)}. "
         "A few images illustrate; they prove nothing."
@@ -125,7 +137,7 @@ def _group(title: str, trial: Trial) -> dict[str, Any]:
         colours[: len(trial.palette)] = trial.palette
     shown = {int(label) for sample in trial.samples for label in np.unique(sample["labels"])}
     for sample in trial.samples:
-        shown |= {int(label) for name in _ROWS for label in np.unique(sample[name])}
+        shown |= {int(label) for name in trial.accuracy for label in np.unique(sample[name])}
     return {
         "title": title,
         "recipe": recipe([trial], _RECIPE),
@@ -139,13 +151,15 @@ def _group(title: str, trial: Trial) -> dict[str, Any]:
         ],
         "ignored": _IGNORED in shown,
         "samples": [
-            {"name": name, **_pictures(sample, colours)}
+            {"name": name, **_pictures(sample, trial.accuracy, colours)}
             for name, sample in zip(trial.names, trial.samples, strict=False)
         ],
     }
 
 
-def _pictures(sample: dict[str, np.ndarray], colours: np.ndarray) -> dict[str, Any]:
+def _pictures(
+    sample: dict[str, np.ndarray], rankings: Iterable[str], colours: np.ndarray
+) -> dict[str, Any]:
     labels = sample["labels"]
     counted = labels != _IGNORED
 
@@ -158,10 +172,11 @@ def _pictures(sample: dict[str, np.ndarray], colours: np.ndarray) -> dict[str, A
     return {
         "image": png(np.ascontiguousarray(sample["image"].transpose(1, 2, 0))),
         "labels": png(colours[labels], blend=False),
-        "removed": {name: [said(one) for one in sample[name]] for name in _ROWS},
+        "removed": [(ranking_of(name).kind, list(map(said, sample[name]))) for name in rankings],
     }
 
 
-def table(trial: Trial) -> list[tuple[int, float, float]]:
-    """(count, accuracy without position-specific channels, without random ones)."""
-    return list(zip(trial.counts, *trial.accuracy.values(), strict=True))
+def table(trial: Trial) -> list[tuple[int, list[float]]]:
+    """Of each count the accuracies, in the order of ``trial.accuracy``."""
+    columns = zip(*trial.accuracy.values(), strict=True)
+    return list(zip(trial.counts, map(list, columns), strict=True))

@@ -7,18 +7,17 @@ from math import floor, log10
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from gpe.records import load_arrays
 from gpe.report.ablation_trials import PAPER_CHANNELS
 from gpe.report.figures import BandLine, limits, panel
 from gpe.report.given_networks import each
 from gpe.report.grouping import recipe
-from gpe.report.rankings import RANDOM, in_order, ranking_of
+from gpe.report.rankings import correlation, in_order, is_random, ranking_of
 from gpe.report.runs import Run
 from gpe.report.words import count, signed
 
-_RECIPE = ("preset", "checkpoint", "size", "batch_size", "precision", "seed")
+_RECIPE = ("preset", "size", "batch_size", "precision", "seed")
 _SIGNED = ("left", "right")
 # Of all pairs in the table, those that there is something to say of.
 _COMPARED = (("overall", "kernel_flip_mirror"), ("overall", "kernel_flip_pair"), _SIGNED)
@@ -32,18 +31,19 @@ class Ranked:
 
     Attributes:
         images: that it was ranked on.
-        top: the first channels, and of each its score with both ends of its interval.
-        scores: float64 ``[3,C]``, by channel: score and both ends; None without arrays.
+        top: the first channels, each with its score.
+        ends: both ends of the intervals of these scores; None where it has no intervals.
+        order: int64 ``[C]``, the channels, first ones first; None without arrays.
+        scores: float64 ``[C]``, by channel; None without arrays.
+        interval: float64 ``[2,C]``; None without arrays or where it has no intervals.
     """
 
     images: int
-    top: list[tuple[int, float, float, float]]
+    top: list[tuple[int, float]]
+    ends: list[tuple[float, float]] | None
+    order: np.ndarray | None
     scores: np.ndarray | None
-
-    @property
-    def order(self) -> np.ndarray:
-        """Channels, highest score first, ties as they come."""
-        return np.argsort(-self.scores[0], kind="stable")
+    interval: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Trial:
     @property
     def scored(self) -> dict[str, Ranked]:
         """Modes whose scores mean something; a random order has none."""
-        return {name: one for name, one in self.modes.items() if name != RANDOM}
+        return {name: one for name, one in self.modes.items() if not is_random(name)}
 
     @property
     def head(self) -> int:
@@ -96,49 +96,66 @@ def read(run: Run) -> Trial:
         KeyError, TypeError, ValueError, AttributeError: its record is no such record.
         InputError: its arrays are damaged.
     """
-    result, arrays = run.record.result, load_arrays(run.directory)
+    result = run.record.result
+    arrays = {name: array.numpy() for name, array in load_arrays(run.directory).items()}
     channels = int(result["channels"])
-    modes = {}
-    for name in in_order(set(result["rankings"])):
-        one = result["rankings"][name]
-        scores = None
-        if arrays:
-            ends = [arrays[f"{end}.{name}"].numpy() for end in ("scores", "low", "high")]
-            scores = np.stack(ends).astype(np.float64)
-            if scores.shape != (3, channels) or not np.isfinite(scores[0]).all():
-                raise ValueError(f"scores.{name}: expected {channels} finite numbers")
-        columns = ([int(c) for c in one["top"]], *(one[end] for end in ("scores", "low", "high")))
-        top = [(c, *map(float, numbers)) for c, *numbers in zip(*columns, strict=True)]
-        if not top or not all(0 <= channel < channels for channel, *_ in top):
-            raise ValueError(f"{name}: expected first channels below {channels}, got {columns[0]}")
-        modes[name] = Ranked(images=int(one["images"]), top=top, scores=scores)
+    modes = {
+        name: _ranked(name, result["rankings"][name], arrays, channels)
+        for name in in_order(set(result["rankings"]))
+    }
     if not modes:
         raise ValueError("no rankings")
     return Trial(run.record.config, channels, int(result["images"]), modes)
+
+
+def _ranked(
+    name: str, shown: dict[str, Any], arrays: dict[str, np.ndarray], channels: int
+) -> Ranked:
+    first = [int(channel) for channel in shown["top"]]
+    if not first or not all(0 <= channel < channels for channel in first):
+        raise ValueError(f"{name}: expected first channels below {channels}, got {first}")
+    ends = None
+    if "low" in shown:
+        low, high = ([float(value) for value in shown[end]] for end in ("low", "high"))
+        ends = list(zip(low, high, strict=True))
+    scores = [float(score) for score in shown["scores"]]
+    order, by_channel, interval = (None,) * 3
+    if arrays:
+        order, by_channel = arrays[f"order.{name}"], arrays[f"scores.{name}"]
+        if by_channel.shape != (channels,) or not np.isfinite(by_channel).all():
+            raise ValueError(f"scores.{name}: expected {channels} finite numbers")
+        if not np.array_equal(np.sort(order), np.arange(channels)):
+            raise ValueError(f"order.{name}: expected each of {channels} channels once")
+        if f"low.{name}" in arrays:
+            interval = np.stack([arrays[f"{end}.{name}"] for end in ("low", "high")])
+            if interval.shape != (2, channels) or not np.isfinite(interval).all():
+                raise ValueError(f"low.{name}, high.{name}: expected {channels} finite numbers")
+    top = list(zip(first, scores, strict=True))
+    return Ranked(int(shown["images"]), top, ends, order, by_channel, interval)
 
 
 def of_one(trial: Trial) -> list[str]:
     """Sentences about one network."""
     found = []
     for name, ranked in trial.scored.items():
-        channel, score, low, high = ranked.top[0]
-        shown = _format(ranked)
+        shown, (channel, score) = _format(ranked), ranked.top[0]
         text = (
             f"{ranking_of(name).label}, over {count(ranked.images, 'image')}: channel {channel} of "
-            f"{trial.channels} comes first, {shown(score)} (95\u00a0% interval {shown(low)} to "
-            f"{shown(high)})"
+            f"{trial.channels} comes first, {shown(score)}"
         )
-        if ranked.scores is None:
-            found.append(f"{text}.")
-        elif name in _SIGNED:
-            sure = int((ranked.scores[1] > 0).sum())
-            found.append(
-                f"{text}; of {sure} channels the interval lies above zero, where chance would "
-                f"put it for about {0.025 * trial.channels:.0f}."
+        if ranked.ends:
+            low, high = map(shown, ranked.ends[0])
+            text += f" (95\u00a0% interval {low} to {high})"
+        if name in _SIGNED and ranked.interval is not None:
+            sure = int((ranked.interval[0] > 0).sum())
+            text += (
+                f"; of {sure} channels the interval lies above zero, where chance would put it "
+                f"for about {0.025 * trial.channels:.0f}"
             )
-        else:
-            times = score / float(np.median(ranked.scores[0]))
-            found.append(f"{text}, {times:.1f} times the median channel.")
+        if name not in _SIGNED and ranked.scores is not None and np.median(ranked.scores) > 0:
+            times = score / float(np.median(ranked.scores))
+            text += f", {times:.1f} times the median channel"
+        found.append(f"{text}.")
     for pair in _pairs(trial):
         if pair["names"] in _COMPARED:
             one, other = (ranking_of(name).label for name in pair["names"])
@@ -187,7 +204,7 @@ def _pairs(trial: Trial) -> list[dict[str, Any]]:
     for names in combinations(known, 2):
         one, other = (trial.modes[name] for name in names)
         heads = [set(ranked.order[: trial.head].tolist()) for ranked in (one, other)]
-        rho = float(spearmanr(one.scores[0], other.scores[0])[0])
+        rho = correlation(one.scores.tolist(), other.scores.tolist())
         found.append({"names": names, "rho": rho, "shared": len(heads[0] & heads[1])})
     return found
 
@@ -200,9 +217,9 @@ def _expected(trial: Trial) -> float:
 def _top_cell(ranked: Ranked, rank: int) -> dict[str, Any] | None:
     if rank >= min(_SHOWN, len(ranked.top)):
         return None
-    channel, *numbers = ranked.top[rank]
-    score, low, high = map(_format(ranked), numbers)
-    return {"channel": channel, "score": score, "low": low, "high": high}
+    shown, (channel, score) = _format(ranked), ranked.top[rank]
+    ends = list(map(shown, ranked.ends[rank])) if ranked.ends else None
+    return {"channel": channel, "score": shown(score), "ends": ends}
 
 
 def _format(ranked: Ranked) -> Callable[[float], str]:
@@ -232,7 +249,8 @@ def _figures(trial: Trial) -> list[dict[str, Any]]:
     for name, ranked in trial.scored.items():
         if ranked.scores is None:
             continue
-        by_rank = ranked.scores[:, ranked.order[ranks]].T.tolist()
+        ends = ranked.scores[None].repeat(2, 0) if ranked.interval is None else ranked.interval
+        by_rank = np.stack([ranked.scores, *ends])[:, ranked.order[ranks]].T.tolist()
         points = {int(rank) + 1: tuple(values) for rank, values in zip(ranks, by_rank, strict=True)}
         style = ranking_of(name)
         lines[name] = BandLine(points=points, paper={}, colour=style.colour, dashes="")

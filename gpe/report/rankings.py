@@ -1,6 +1,9 @@
 """Rankings of channels by name: what they are called, and how they are drawn."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from scipy.stats import spearmanr
 
 
 class Ranking(NamedTuple):
@@ -41,9 +44,23 @@ RANKINGS = {
 
 def ranking_of(name: str) -> Ranking:
     """Also of one that the report has not heard of."""
+    if is_random(name):
+        return RANKINGS[RANDOM]._replace(label=name.capitalize())
     return RANKINGS.get(name, Ranking(name, "", f"“{name}”", "ink"))
+
+
+def is_random(name: str) -> bool:
+    """Whether it is a random order: ``random``, or one with its number, ``random/3``."""
+    return name.replace(":", "/").partition("/")[0] == RANDOM
 
 
 def in_order(names: set[str]) -> list[str]:
     """Known rankings in the order of the paper's figures, then the others."""
     return [name for name in RANKINGS if name in names] + sorted(names - RANKINGS.keys())
+
+
+def correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's, of ranks; 0 where either is constant and there is none."""
+    if len(set(one)) < 2 or len(set(other)) < 2:
+        return 0.0
+    return float(spearmanr(one, other)[0])

@@ -67,7 +67,7 @@ def _spaced(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None:
+    if value is None or value in ("", []):
         return "-"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

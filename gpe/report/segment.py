@@ -142,8 +142,8 @@ def _pictures(arrays: dict[str, np.ndarray]) -> list[dict[str, str]]:
         pictures.append(
             {
                 "image": png(np.ascontiguousarray(image.transpose(1, 2, 0))),
-                "labels": png(colours[labels]),
-                "predictions": png(colours[predictions]),
+                "labels": png(colours[labels], blend=False),
+                "predictions": png(colours[predictions], blend=False),
             }
         )
     return pictures

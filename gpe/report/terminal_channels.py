@@ -8,6 +8,7 @@ from rich.table import Table
 
 from gpe.report import ablation, figure5, rank
 from gpe.report.given_networks import each
+from gpe.report.rankings import ranking_of
 from gpe.report.runs import Run
 
 
@@ -16,7 +17,7 @@ def ablation_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
     for title, content in ablation.tables(runs):
         yield title
         yield _ablation_table(content)
-    yield "mIoU in percent; in parentheses the paper's. Random: mean, lowest and highest draw."
+    yield "mIoU in percent, the paper's in parentheses. Random: mean, lowest and highest draw."
 
 
 def figure5_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
@@ -24,10 +25,10 @@ def figure5_tables(runs: Sequence[Run]) -> Iterator[str | Table]:
     for title, trial in each(runs, figure5.read):
         yield title
         shown = Table()
-        for heading in ("removed", "position-specific", "random"):
-            shown.add_column(heading, justify="right", no_wrap=True)
-        for number, position, random in figure5.table(trial):
-            shown.add_row(str(number), f"{position:.1f}", f"{random:.1f}")
+        for heading in ("removed", *(ranking_of(name).kind for name in trial.accuracy)):
+            shown.add_column(escape(heading), justify="right", no_wrap=True)
+        for number, values in figure5.table(trial):
+            shown.add_row(str(number), *(f"{value:.1f}" for value in values))
         yield shown
     yield "Labelled pixels that are right, in percent, over the images of the report's Figure 5."
 

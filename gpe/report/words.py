@@ -38,3 +38,14 @@ def compared(difference: Estimate, seeds: int) -> str:
 
 def signed(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def spans(counts: Sequence[int], chosen: Sequence[bool]) -> str:
+    """``"6, 18 to 30 and 42"``: those chosen, neighbours as one."""
+    spans, start = [], None
+    for number, one, following in zip(counts, chosen, [*chosen[1:], False], strict=True):
+        start = number if one and start is None else start
+        if one and not following:
+            spans.append(f"{start}" if start == number else f"{start} to {number}")
+            start = None
+    return listing(spans)
