@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"cli"},
     {"experiments", "report"},
+    {"readout"},
     {"ranking", "ablation"},
     {"data", "models", "metrics"},
     {"augshift"},

@@ -6,10 +6,8 @@ network predicts the same class (Zhang, "Making convolutional networks shift-inv
 ICML 2019).
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
+from gpe.metrics.interval import wilson_interval
 from gpe.metrics.views import ShiftProtocol, Views
 
 
@@ -297,17 +296,7 @@ def _consistency(counts: Tensor, passes: int) -> Consistency:
     if binomial:
         effective = min(pairs, n * binomial / variance) if variance else pairs
     share = agreements / pairs
-    return Consistency(share, _wilson(share, effective), pairs, accuracy)
-
-
-def _wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share among ``n`` (JASA 22, 1927); ``n`` need not be whole."""
-    z = NormalDist().inv_cdf(0.975)
-    centre = share + z**2 / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
-    # A share of 0 or 1 is a bound itself, which rounding may leave out.
-    return max(0.0, min(low, share)), min(1.0, max(high, share))
+    return Consistency(share, wilson_interval(share, effective), pairs, accuracy)
 
 
 def _check(images: Tensor, target: Tensor | None, indices: Tensor | None) -> None:

@@ -9,7 +9,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.errors import InputError
 from gpe.records import atomic
-from gpe.report import ablation, augshift, classify, consistency, figure5, location, rank, segment
+from gpe.report import (
+    ablation,
+    augshift,
+    classify,
+    consistency,
+    decode,
+    figure5,
+    location,
+    rank,
+    segment,
+)
 from gpe.report.runs import Run, runs_table
 
 # What a known experiment shows of its runs, as the context of its template.
@@ -24,6 +34,7 @@ SECTIONS = {
     "figure4": ablation.section,
     "figure5": figure5.section,
     "figure6": ablation.section,
+    "decode": decode.section,
 }
 # Where it is not "<experiment>.html".
 _TEMPLATES = dict.fromkeys(("ablate", "figure4", "figure6"), "ablation.html")

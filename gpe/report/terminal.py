@@ -18,6 +18,7 @@ from gpe.report import (
     augshift_trials,
     classify,
     consistency,
+    decode,
     figure5,
     location,
     rank,
@@ -31,6 +32,7 @@ from gpe.report.terminal_channels import (
     figure5_tables,
     rank_tables,
 )
+from gpe.report.terminal_decode import decode_tables
 
 _SCORES = (
     "In percent. Cons.m: the same answer under two random shifts of up to m pixels; right: on "
@@ -149,6 +151,7 @@ _TABLES = {
     "figure4": partial(_printed, ablation_tables),
     "figure5": partial(_printed, figure5_tables),
     "figure6": partial(_printed, ablation_tables),
+    "decode": partial(_printed, decode_tables),
 }
 _FINDINGS = {
     "location": _location_findings,
@@ -161,6 +164,7 @@ _FINDINGS = {
     "figure4": ablation.findings,
     "figure5": figure5.findings,
     "figure6": ablation.findings,
+    "decode": decode.findings,
 }
 
 
