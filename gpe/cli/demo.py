@@ -15,7 +15,7 @@ def command(
     out: Annotated[Path, option("Directory of the runs and of the report.")] = Path("runs/demo"),
     force: Annotated[bool, option("Run it again although it was finished.", "--force")] = False,
 ) -> None:
-    """Show in a few minutes that global pooling keeps where things are, and train it away."""
+    """Show in minutes that pooling keeps where things are, train it away, and take it away."""
     from gpe.experiments.progress import Progress
     from gpe.report import write_report
     from gpe.report.terminal import print_findings
@@ -45,16 +45,17 @@ def command(
     console.print("\nWhat was shown:")
     print_findings(moved, console)
     console.print(
-        "\n[bold]3. Networks rely on it[/bold]\n"
+        "\n[bold]3. Do networks rely on it?[/bold]\n"
         "A network learns to name what each pixel of a street shows. Channels whose average\n"
-        "changes most when the street is mirrored hold position. They are removed, the first N of\n"
-        "them, and beside it N that are drawn at random:\n"
+        "changes most when the street is mirrored hold position. The first N of them are removed,\n"
+        "and, to compare, N that are drawn at random. The paper's network, forty times as large,\n"
+        "loses 9.3 points of mIoU without 500 such channels of 2,048, and 3.5 without random ones:\n"
     )
-    removed = _remove(out, console, **options)
+    trained, figure4, figure5 = _remove(out, console, **options)
     console.print("\nWhat was shown:")
-    print_findings(removed, console)
+    print_findings([trained, figure4], console)
     page = out / "report.html"
-    write_report([*located, *moved, *removed], page)
+    write_report([*located, *moved, trained, figure4, figure5], page)
     console.print(f"\nPictures, tables and curves: [bold]{escape(str(page))}[/bold]")
 
 
@@ -106,6 +107,6 @@ def _remove(out: Path, console: Console, *, resume: bool, force: bool) -> list[P
     with console.status("removing channels"):
         figures = [
             targeting.run(job, str(trained[0]), out, device=device, force=force)
-            for job in ("figure4", "figure5", "figure6")
+            for job in ("figure4", "figure5")
         ]
     return [*trained, *figures]

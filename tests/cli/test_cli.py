@@ -59,7 +59,7 @@ def test_demo_trains_six_networks_and_says_what_was_shown(call, tmp_path, monkey
     assert "Guessing would do so for 11.1\u00a0%" in shown
     assert "runs/demo/report.html" in shown
     figures = {record.experiment for record in records} - {"location", "augshift"}
-    assert figures == {"segment", "figure4", "figure5", "figure6"}
+    assert figures == {"segment", "figure4", "figure5"}
     assert call("demo")[2].count("finished before") == 6
 
 
