@@ -49,7 +49,7 @@ def command(
         "A network learns to name what each pixel of a street shows. Channels whose average\n"
         "changes most when the street is mirrored hold position. The first N of them are removed,\n"
         "and, to compare, N that are drawn at random. The paper's network, forty times as large,\n"
-        "loses 9.3 points of mIoU without 500 such channels of 2,048, and 3.5 without random ones:\n"
+        "loses 9.3 points of mIoU without 500 such channels of 2,048, 3.5 without random ones:\n"
     )
     trained, figure4, figure5 = _remove(out, console, **options)
     console.print("\nWhat was shown:")
