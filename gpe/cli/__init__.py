@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 import gpe
-from gpe.cli import augshift, consistency, decode, demo, location, segment, targeting
+from gpe.cli import atlas, augshift, consistency, decode, demo, location, segment, targeting
 from gpe.cli.options import option
 from gpe.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=gpe.__doc__)
 UsageError = typer.BadParameter.__base__  # of the Click inside Typer, wherever it lives
 
-for module in (location, augshift, consistency, decode):
+for module in (location, augshift, consistency, decode, atlas):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(segment.app, name="segment")
 for command in (

@@ -4,9 +4,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
-
-from gpe.cli.options import choose_device, option, print_runs, values
+from gpe.cli.options import choose_device, option, print_runs, telling, values
 
 
 def command(
@@ -82,14 +80,7 @@ def command(
         )
         for number, network, chosen, cells in several
     ]
-    console = Console(stderr=True)
-    with console.status(model) as status:
-
-        def tell(text: str) -> None:
-            status.update(text) if console.is_terminal else console.print(
-                text, markup=False, highlight=False, soft_wrap=True
-            )
-
+    with telling(model) as tell:
         directories = run(
             list(dict.fromkeys(configs)),
             out,

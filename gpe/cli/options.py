@@ -3,7 +3,8 @@
 # torch takes seconds to import, so that what needs it is imported where it is used.
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+@contextmanager
+def telling(first: str) -> Iterator[Callable[[str], None]]:
+    """Says what is being done: in one line on a terminal, in a line each in a file."""
+    console = Console(stderr=True)
+    with console.status(first) as status:
+
+        def tell(text: str) -> None:
+            status.update(text) if console.is_terminal else console.print(
+                text, markup=False, highlight=False, soft_wrap=True
+            )
+
+        yield tell
 
 
 def print_runs(directories: Sequence[Path], out: Path, as_json: bool) -> None:

@@ -1,28 +1,18 @@
 """``gpe decode``: where a patch lies, read from a frozen network (supplement, S1, Figure S1)."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from gpe.data import ImageSet, generator, load
-from gpe.errors import InputError
-from gpe.experiments.decode_config import DEPTH, LAST, DecodeConfig
-from gpe.experiments.decode_networks import Frozen, open_frozen
-from gpe.experiments.runs import prepare
-from gpe.readout import answer, build_readout, grid_latents, layers_by_depth, train_readout
-from gpe.readout.latents import refused
+from gpe.data import ImageSet, generator
+from gpe.experiments.decode_config import DecodeConfig
+from gpe.experiments.decode_networks import Frozen
+from gpe.experiments.reading import Found, Tell, layers_of, read_networks
+from gpe.readout import answer, build_readout, grid_latents, train_readout
 from gpe.readout.training import expect_enough
-from gpe.records import RECORD, Record, environment, save_arrays
-
-Tell = Callable[[str], None]
 
 
 def run(
@@ -52,49 +42,15 @@ def run(
             layer that there is not, or without channels; canvases of a size that the network
             refuses; or a directory that cannot be made.
     """
-    network = lru_cache(maxsize=1)(open_frozen)
-    images = lru_cache(maxsize=1)(load)
-    directories = []
-    for config in configs:
-        directory = out / config.name
-        directories.append(directory)
-        if (directory / RECORD).exists() and not force:
-            tell(f"{directory.name}: finished before; --force runs it again")
-            continue
-        start = perf_counter()
-        frozen = network(config.model, config.weights, seed=config.seed)
-        sets = images(
-            config.data,
-            train_images=config.train_images,
-            test_images=config.test_images,
-            image_size=config.image_size,
-            root=root,
-            download=download,
-            seed=config.seed,
-        )
-        result, arrays = decode(config, frozen, *sets, tell=tell)
-        prepare(directory)
-        save_arrays(directory, arrays)
-        Record(
-            experiment="decode",
-            config=json.loads(json.dumps(asdict(config))),
-            epochs=[],
-            result=result,
-            chance=100 / config.grid_size**2,
-            paper=config.paper,
-            run={
-                "seconds": perf_counter() - start,
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                **environment(torch.device(config.device)),
-            },
-        ).save(directory)
-    return directories
+    return read_networks(
+        "decode", configs, out, decode, root=root, download=download, force=force, tell=tell
+    )
 
 
 def decode(
     config: DecodeConfig, frozen: Frozen, train: ImageSet, test: ImageSet, *, tell: Tell
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What each readout reads from each layer, for a record: its result and its arrays.
+) -> Found:
+    """What each readout reads from each layer.
 
     Args:
         config: what to read.
@@ -111,7 +67,7 @@ def decode(
     tell(f"{frozen.name}, {grid}: {len(train) + len(test)} canvases through the network")
     started = perf_counter()
     frozen = replace(frozen, model=frozen.model.to(config.device))
-    layers = _layers(config, frozen)
+    layers = layers_of(config, frozen)
     parts = []
     for purpose, images in (("training", train), ("test", test)):
         cells = torch.randint(
@@ -172,19 +128,4 @@ def decode(
         "tested_on": len(test),
         "rows": rows,
     }
-    return result, arrays
-
-
-def _layers(config: DecodeConfig, frozen: Frozen) -> list[str]:
-    """Names of the layers to read."""
-    if config.layers not in ((DEPTH,), (LAST,)):
-        return list(config.layers)
-    side = config.grid_size * config.image_size
-    canvas = torch.zeros(1, 3, side, side, device=config.device)
-    try:
-        found = layers_by_depth(frozen.model, canvas, inside=frozen.inside)
-    except InputError:
-        raise
-    except Exception as error:  # a network may raise anything
-        raise refused(canvas, config.grid_size, error) from error
-    return found if config.layers == (DEPTH,) else found[-1:]
+    return Found(result, arrays)

@@ -18,6 +18,7 @@ from gpe.ranking.bootstrap import interval_of_mean
 from gpe.records import atomic
 
 SIGNED = ("left", "right")  # Equation 3; the others take sizes, Equation 2
+CELLS = "cells:"  # before the cells of a region, "cells:0+3", whose rankings have signs too
 
 ImageId = int | str
 
@@ -37,7 +38,7 @@ class ChannelRanking:
         weights: a hash of the network's state dict, likewise.
         image_ids: of the images, sorted.
         differences: floating ``[n,C]``, of each image the difference of the latents; None where
-            scores come from no images, as those of ``"random"`` do.
+            scores are no means over images, as those of ``"random"`` and ``"information"``.
 
     Example:
         >>> differences = torch.tensor([[1.0, -4.0, 0.0], [1.0, 2.0, 0.0]])
@@ -77,7 +78,7 @@ class ChannelRanking:
         layer: str | None = None,
         weights: str | None = None,
     ) -> "ChannelRanking":
-        """The ranking by the mean difference (left, right: Eq. 3) or its mean size (Eq. 2).
+        """The ranking by the mean difference (left, right: Eq. 3; cells) or its mean size (Eq. 2).
 
         Raises:
             InputError: no images, or one that comes twice; NaN.
@@ -87,7 +88,7 @@ class ChannelRanking:
             raise InputError(f"images: expected one or more for {mode!r}, got none")
         differences = differences[order].cpu()
         total, absolute_total = flip_difference(differences, torch.zeros_like(differences))[1:]
-        scores = (total if mode in SIGNED else absolute_total) / len(order)
+        scores = (total if _is_signed(mode) else absolute_total) / len(order)
         ids = tuple(image_ids[i] for i in order)
         return cls(mode, scores, layer, weights, ids, differences)
 
@@ -111,11 +112,11 @@ class ChannelRanking:
     def interval(self) -> Tensor | None:
         """95 % confidence interval of the scores for other images like these, float64 ``[2,C]``.
 
-        The bootstrap's percentiles, over images drawn anew; None where scores come from no images.
+        The bootstrap's percentiles, over images drawn anew; None where scores are no means of them.
         """
         if self.differences is None:
             return None
-        values = self.differences if self.mode in SIGNED else self.differences.abs()
+        values = self.differences if _is_signed(self.mode) else self.differences.abs()
         return interval_of_mean(values)
 
     def expect_width(self, channels: int, argument: str = "ranking") -> None:
@@ -226,6 +227,10 @@ class ChannelRanking:
     def __repr__(self) -> str:
         images, top = f"{self.images} images", self.order[:5].tolist()
         return f"ChannelRanking({self.mode!r}, {self.layer!r}, {images}, top={top})"
+
+
+def _is_signed(mode: str) -> bool:
+    return mode in SIGNED or mode.startswith(CELLS)
 
 
 def _sorted(image_ids: Sequence[ImageId]) -> list[int]:

@@ -11,6 +11,7 @@ from gpe.errors import InputError
 from gpe.records import atomic
 from gpe.report import (
     ablation,
+    atlas,
     augshift,
     classify,
     consistency,
@@ -35,6 +36,7 @@ SECTIONS = {
     "figure5": figure5.section,
     "figure6": ablation.section,
     "decode": decode.section,
+    "atlas": atlas.section,
 }
 # Where it is not "<experiment>.html".
 _TEMPLATES = dict.fromkeys(("ablate", "figure4", "figure6"), "ablation.html")

@@ -78,7 +78,7 @@ def tables(runs: Sequence[Run]) -> list[Trial]:
     for run in runs:
         others = {name: value for name, value in run.record.config.items() if name != "grid_size"}
         groups[str(others)].append(run)
-    names = _names([members[0].record.config for members in groups.values()])
+    names = network_names([members[0].record.config for members in groups.values()])
     return [_read(name, members) for name, members in zip(names, groups.values(), strict=True)]
 
 
@@ -210,7 +210,7 @@ def _read(name: str, runs: Sequence[Run]) -> Trial:
     return Trial(name, list(layers), by_kind, chance, images)
 
 
-def _names(configs: Sequence[dict[str, Any]]) -> list[str]:
+def network_names(configs: Sequence[dict[str, Any]]) -> list[str]:
     """Network, weights and images, and of those that agree in that what else they differ in."""
     names = []
     for config in configs:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from gpe.report import (
     ablation,
+    atlas,
     augshift,
     augshift_findings,
     augshift_sweep,
@@ -26,6 +27,7 @@ from gpe.report import (
 )
 from gpe.report.location_trials import TASKS, by, read
 from gpe.report.runs import Run
+from gpe.report.terminal_atlas import atlas_tables
 from gpe.report.terminal_channels import (
     ablation_tables,
     classify_tables,
@@ -152,6 +154,7 @@ _TABLES = {
     "figure5": partial(_printed, figure5_tables),
     "figure6": partial(_printed, ablation_tables),
     "decode": partial(_printed, decode_tables),
+    "atlas": partial(_printed, atlas_tables),
 }
 _FINDINGS = {
     "location": _location_findings,
@@ -165,6 +168,7 @@ _FINDINGS = {
     "figure5": figure5.findings,
     "figure6": ablation.findings,
     "decode": decode.findings,
+    "atlas": atlas.findings,
 }
 
 
