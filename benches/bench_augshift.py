@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gpe
-from benches.bench_gap_mse import FORMATS, SHAPES
+from benches.bench_gap_mse import FORMATS, SHAPES, STEP_ROUNDS
 from benches.harness import OURS, Race, race
 
 CLASSES = {"CIFAR": 10, "ImageNet": 1000, "large": 1000}
@@ -54,7 +54,7 @@ def _race(device: str, dtype: torch.dtype, name: str, layout: str) -> Race:
         device=device,
         calls=1,
         bytes_moved=3 * maps.nbytes,  # the maps are read forward and back, their gradient written
-        rounds=12,
+        rounds=STEP_ROUNDS[name],
         training=True,
     )
 

@@ -19,7 +19,7 @@ from benches.harness import OURS, Race, race
 SHAPES = {"CIFAR": (128, 512, 8, 8), "ImageNet": (64, 2048, 7, 7), "large": (16, 2048, 32, 64)}
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 NARROW = 64  # channels that the convolution takes
-STEP_ROUNDS = 12
+STEP_ROUNDS = {"CIFAR": 12, "ImageNet": 12, "large": 5}  # of which a step takes seconds
 
 
 def races(device: str) -> Iterator[Race]:
@@ -94,7 +94,7 @@ def _step(device: str, dtype: torch.dtype, name: str, layout: str, layer: str) -
         device=device,
         calls=1,
         bytes_moved=3 * features,  # the layer's output is written and read, its gradient written
-        rounds=STEP_ROUNDS,
+        rounds=STEP_ROUNDS[name],
         training=True,
     )
 
