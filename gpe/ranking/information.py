@@ -45,8 +45,9 @@ def mutual_information(
 
     Returns:
         float64, by channel; with ``times`` a row for each draw. A little below zero is noise.
-        Bins lose what they blur, 1 to 3 % of levels that lie a standard deviation apart, and
-        the correction leaves terms in 1/P².
+        Bins lose what they blur, and the correction leaves terms in 1/P²: for normal channels whose
+        levels lie a standard deviation apart in 4, 9 or 25 cells, the mean estimate is within
+        3 % of the closed form with 100 images a cell, and within 1.5 % with 200.
 
     Raises:
         InputError: latents that are no such table or not finite; cells, images or times that do
