@@ -15,7 +15,7 @@ from gpe.report.runs import Run
 from gpe.report.words import count, signed
 
 MAPPED = 16  # channels whose maps are drawn
-SHOWN = 5  # channels of each region in the table
+SHOWN = 4  # channels of each region in the table
 _DRAWN = 256  # ranks in a figure; more would not be told apart
 
 
@@ -128,7 +128,7 @@ def interval(score: Estimate) -> str:
 
 def scored(score: Estimate) -> tuple[str, str]:
     """A score and its interval with three digits, whatever the unit of the layer."""
-    texts = [f"{value:.3g}".replace("-", "−") for value in score]
+    texts = [f"{value:#.3g}".rstrip(".").replace("-", "−") for value in score]
     return texts[0], f"{texts[1]} to {texts[2]}"
 
 
