@@ -17,9 +17,9 @@ namespace {
 // Every sum has an order of its own, whatever part of the work a thread gets: blocks are added up in
 // Accumulate<T>, in lanes that fit a vector, and the sums of blocks in double.
 constexpr int64_t kLanes = 16;
-constexpr int64_t kPixels = 8;    // at once, where neighbours are channels
+constexpr int64_t kPixels = 8;         // at once, where neighbours are channels
 constexpr int64_t kShortPixel = 2048;  // bytes
-constexpr int64_t kAddends = 32;  // of a lane
+constexpr int64_t kAddends = 32;       // of a lane
 constexpr int64_t kBlock = kLanes * kAddends, kPixelBlock = kPixels * kAddends;
 
 // Lanes are added up by halves.

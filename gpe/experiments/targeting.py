@@ -100,7 +100,7 @@ def run(
             **found.result,
         },
         chance=100 / len(images.classes),
-        paper=_paper(config, segmenter.model, width),
+        paper=_paper(config, width),
         run={
             "seconds": perf_counter() - start,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -239,7 +239,7 @@ class _Target:
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
 
-def _paper(config: TargetingConfig, model: nn.Module, width: int) -> dict[str, Any] | None:
+def _paper(config: TargetingConfig, width: int) -> dict[str, Any] | None:
     """Figure 4's numbers, for the network and the set that they are of."""
     if config.job not in ("ablate", "figure4") or (config.data, width) != ("cityscapes", 2048):
         return None
