@@ -1,7 +1,8 @@
 """gap_mse beside what one would write without it: forward alone, and a whole step with a layer
 before it, whose backward pass takes gap_mse's gradient.
 
-Reading alone adds up everything, in whatever order is fastest: nobody pools in less time.
+Reading alone adds up everything, in whatever order is fastest: nobody pools in less time. The layer
+alone goes forward, and backward from gradients that are there: what is left of a step is pooling.
 
 A step's peak memory says who writes a gradient of the features' size: it holds what the layer
 makes, keeps and hands on as well, which is the same for all.
@@ -87,6 +88,9 @@ def _step(device: str, dtype: torch.dtype, name: str, layout: str, layer: str) -
         # Batch norm takes the statistics of a batch: stacked is another sum.
         if not ("stacked" in label and layer == "batch norm"):
             _assert_close(label, (torch.cat(contestant()),), (expected,), dtype)
+    made = before(a), before(b)
+    given = torch.autograd.grad(_loss(gpe.gap_mse(*made), weight), made)
+    contestants["layer alone"] = lambda: torch.autograd.grad((before(a), before(b)), (a, b), given)
     features = 2 * count * channels * size[0] * size[1] * both.itemsize
     return race(
         f"gap_mse, {_title(device, dtype, name, layout)}, forward and backward after {layer}",

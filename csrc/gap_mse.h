@@ -12,7 +12,7 @@
 
 namespace gpe::gap_mse {
 
-// A call whose arguments were checked. pooled [2N,C] holds the means of a, then those of b.
+// A call whose arguments were checked. pooled [2,N,C] holds the means of a, then those of b.
 struct Call {
   at::Tensor a, b, pooled, mse;
 
@@ -31,11 +31,11 @@ inline Call checked(const at::Tensor& features_a, const std::optional<at::Tensor
     expect_shape("features_b", *features_b, features_a.sizes());
     expect_dtype("features_b", *features_b, features_a.scalar_type());
     expect_device("features_b", *features_b, features_a);
-    return {features_a, *features_b, at::empty({2 * images, channels}, options), mse};
+    return {features_a, *features_b, at::empty({2, images, channels}, options), mse};
   }
   TORCH_CHECK_VALUE(images % 2 == 0, "features_a: expected an even number of images, got ", images);
   return {features_a.narrow(0, 0, images / 2), features_a.narrow(0, images / 2, images / 2),
-          at::empty({images, channels}, options), mse};
+          at::empty({2, images / 2, channels}, options), mse};
 }
 
 // The operator of torch.ops.gpe, for the kernel of a device.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpe.errors import InputError
-from gpe.ops.gap_mse import gap_mse
+from gpe.ops.gap_mse import pool_both
 
 
 class AugShiftLoss(NamedTuple):
@@ -92,10 +92,10 @@ def fused_augshift_loss(
         features[:, :, None, None] if features is not None and features.dim() == 2 else features
         for features in (features_a, features_b)
     ]
-    z_a, z_b, mse = gap_mse(*maps)
-    latents = torch.cat([z_a, z_b])
+    pooled, mse = pool_both(*maps)
+    latents = pooled.flatten(0, 1)
     logits = head(latents)
-    _check(logits, target, len(z_a))
+    _check(logits, target, pooled.shape[1])
     # By default the index -100 would count as no image; now none does.
     options = {"label_smoothing": label_smoothing, "ignore_index": torch.iinfo(torch.int64).min}
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))

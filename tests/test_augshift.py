@@ -285,10 +285,8 @@ def test_two_processes_get_the_gradients_of_one(tmp_path):
     network = Network().double()
     crops, target = crops_and_target()
     network(crops.flatten(0, 1), target).loss.backward()
-    # To fork is quick, but autograd that has threads, as it has for a GPU, does not outlive it.
-    method = "spawn" if torch.cuda.is_available() else "fork"
-    run = {"args": (tmp_path,), "nprocs": 2, "start_method": method}
-    torch.multiprocessing.start_processes(one_of_two, **run)
+    # To fork would be quicker, but autograd that has threads does not outlive it.
+    torch.multiprocessing.spawn(one_of_two, args=(tmp_path,), nprocs=2)
     for rank in range(2):
         assert_close(torch.load(tmp_path / f"{rank}.pt"), gradients(network))
 

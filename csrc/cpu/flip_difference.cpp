@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "pooling.h"
@@ -42,9 +41,10 @@ void run(const Call& call) {
     A* z = call.pooled.mutable_data_ptr<A>();
     A* z_mirrored = z + count;
     const auto grain = grain_size(pool.maps().pixels());
-    at::parallel_for(0, 2 * count, grain, [&](int64_t begin, int64_t end) {
-      pool(std::min(begin, count), std::min(end, count), z);
-      pool_mirrored(std::max(begin, count) - count, std::max(end, count) - count, z_mirrored);
+    // Threads share either map: one of them may be in the cache, and the other not.
+    at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+      pool(begin, end, z);
+      pool_mirrored(begin, end, z_mirrored);
     });
     A* difference = call.difference.mutable_data_ptr<A>();
     double* total = call.total.mutable_data_ptr<double>();

@@ -1,5 +1,6 @@
 """Global average pooling of two feature maps, and how far apart the latents are (Equation 1)."""
 
+from collections.abc import Callable
 from math import isnan
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError
-from gpe.ops import backend
+from gpe.ops import backend, reference
 
 
 class GapMse(NamedTuple):
@@ -26,8 +27,11 @@ def gap_mse(
 
     ``z`` is the mean over H and W, ``mse`` the mean of ``(z_a - z_b)²`` over N and C. The
     gradient of the features is one number for each image and channel, expanded over H and W
-    with stride 0: the backward pass writes nothing of the features' size. A convolution right
-    before writes it out for itself, and on the CPU batch norm in NCHW is the slower for it.
+    with stride 0: the backward pass writes nothing of the features' size. Only on the CPU and
+    right after a batch norm, which would be several times slower for it, it is written out.
+
+    Inside :func:`torch.compile` NCHW maps on the CPU are left to Inductor, which pools them
+    where it makes them.
 
     Args:
         features_a: floating ``[N,C,H,W]``, with any strides. Alone it is ``[2N,C,H,W]``: the
@@ -58,14 +62,30 @@ def gap_mse(
         >>> gpe.gap_mse(torch.cat([a, b])).mse.item()
         9.0
     """
+    pooled, mse = pool_both(features_a, features_b)
+    return GapMse(*pooled.unbind(), mse)
+
+
+def pool_both(
+    features_a: Tensor,  # [N,C,H,W], or [2N,C,H,W] alone
+    features_b: Tensor | None,  # [N,C,H,W]
+) -> tuple[Tensor, Tensor]:  # [2,N,C], []
+    """What :func:`gap_mse` returns, with both latents in one tensor."""
     _check(features_a, features_b)
-    pool = backend.implementation("gap_mse", features_a.device.type)
-    pooled, mse = pool(features_a, features_b)
+    pooled, mse = _implementation(features_a)(features_a, features_b)
     # A type of its own, as of a fake tensor, has no value to look at.
-    if not torch.compiler.is_compiling() and type(mse) is Tensor and mse.device.type == "cpu":
+    if mse.is_cpu and type(mse) is Tensor and not torch.compiler.is_compiling():
         _expect_no_nan(pooled, mse, stacked=features_b is None)
-    z_a, z_b = pooled.to(features_a.dtype).tensor_split(2)
-    return GapMse(z_a, z_b, mse)
+    if pooled.dtype != features_a.dtype:
+        pooled = pooled.to(features_a.dtype)
+    return pooled, mse
+
+
+def _implementation(features: Tensor) -> Callable:
+    # Inductor pools NCHW maps on the CPU while it makes them; a kernel would have to read them.
+    if torch.compiler.is_compiling() and features.is_cpu and features.is_contiguous():
+        return reference.gap_mse
+    return backend.implementation("gap_mse", features.device.type)
 
 
 def _check(features_a: Tensor, features_b: Tensor | None) -> None:
@@ -93,11 +113,10 @@ def _check(features_a: Tensor, features_b: Tensor | None) -> None:
 def _expect_no_nan(pooled: Tensor, mse: Tensor, stacked: bool) -> None:
     if not isnan(mse.item()) or pooled.numel() == 0:
         return
-    image, channel = pooled.isfinite().logical_not().nonzero()[0].tolist()
-    name = "features_a"
-    if not stacked and image >= len(pooled) // 2:
-        name, image = "features_b", image - len(pooled) // 2
-    value = pooled[image, channel].item()
+    half, image, channel = pooled.isfinite().logical_not().nonzero()[0].tolist()
+    name = "features_b" if half and not stacked else "features_a"
+    value = pooled[half, image, channel].item()
+    image += half * pooled.shape[1] if stacked else 0
     raise InputError(
         f"{name}: expected finite values, got a mean of {value} in image {image}, channel {channel}"
     )
@@ -106,25 +125,42 @@ def _expect_no_nan(pooled: Tensor, mse: Tensor, stacked: bool) -> None:
 def _fake(features_a: Tensor, features_b: Tensor | None) -> tuple[Tensor, Tensor]:
     images, channels = features_a.shape[:2]
     dtype = torch.promote_types(features_a.dtype, torch.float32)
-    pooled = images if features_b is None else 2 * images
-    return tuple(features_a.new_empty(shape, dtype=dtype) for shape in ((pooled, channels), ()))
+    images = images // 2 if features_b is None else images
+    return tuple(features_a.new_empty(shape, dtype=dtype) for shape in ((2, images, channels), ()))
 
 
 def _setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    features_a, features_b = inputs
-    ctx.shape, ctx.dtype, ctx.stacked = features_a.shape, features_a.dtype, features_b is None
+    maps = [features for features in inputs if features is not None]
+    ctx.size, ctx.dtype = maps[0].shape[2:], maps[0].dtype
+    ctx.memory_formats = [_wanted_format(features) for features in maps]
     ctx.save_for_backward(output[0])
+
+
+def _wanted_format(features: Tensor) -> torch.memory_format | None:
+    """The layout in which the layer before wants its gradient written out; None: it does not."""
+    layer = features.grad_fn
+    if not features.is_cpu or layer is None or layer.name() != "NativeBatchNormBackward0":
+        return None
+    if features.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _as_wanted(gradient: Tensor, memory_format: torch.memory_format | None) -> Tensor:
+    return gradient if memory_format is None else gradient.contiguous(memory_format=memory_format)
 
 
 def _backward(ctx, pooled_gradient: Tensor, mse_gradient: Tensor) -> tuple[Tensor, Tensor | None]:
     """Of a pixel: ``(∂L/∂z_a + 2/(N·C) · (z_a - z_b) · ∂L/∂mse) / (H·W)``, of b with a minus."""
     (pooled,) = ctx.saved_tensors
-    height, width = ctx.shape[2:]
-    z_a, z_b = pooled.tensor_split(2)
-    error = (z_a - z_b) * (mse_gradient * 2 / max(1, z_a.numel()))
-    gradient = (pooled_gradient + torch.cat([error, -error])) / (height * width)
-    gradient = gradient.to(ctx.dtype)[:, :, None, None].expand(-1, -1, height, width)
-    return (gradient, None) if ctx.stacked else gradient.tensor_split(2)
+    error = pooled - pooled.flip(0)
+    gradient = pooled_gradient.addcmul(error, mse_gradient, value=2 / max(1, pooled[0].numel()))
+    gradient = gradient.div_(ctx.size.numel()).to(ctx.dtype)
+    gradient = gradient.view(*pooled.shape, 1, 1).expand(*pooled.shape, *ctx.size)
+    stacked = len(ctx.memory_formats) == 1
+    maps = [gradient.flatten(0, 1)] if stacked else gradient.unbind()
+    gradients = map(_as_wanted, maps, ctx.memory_formats)
+    return (*gradients, None) if stacked else tuple(gradients)
 
 
 def register(library: str) -> None:

@@ -54,13 +54,12 @@ def place_on_grid_backward(gradient: Tensor, locations: Tensor, grid_size: int) 
 def gap_mse(
     features_a: Tensor,  # [N,C,H,W], or [2N,C,H,W] alone
     features_b: Tensor | None,  # [N,C,H,W]
-) -> tuple[Tensor, Tensor]:  # [2N,C], []
-    """Means over H and W, and the mean squared error of the second half against the first."""
+) -> tuple[Tensor, Tensor]:  # [2,N,C], []
+    """Means over H and W, and the mean squared error of those of b against those of a."""
     dtype = torch.promote_types(features_a.dtype, torch.float32)
-    maps = [features_a] if features_b is None else [features_a, features_b]
-    pooled = torch.cat([features.mean((2, 3), dtype=dtype) for features in maps])
-    count = len(pooled) // 2
-    return pooled, (pooled[:count] - pooled[count:]).square().mean()
+    maps = features_a.tensor_split(2) if features_b is None else (features_a, features_b)
+    pooled = torch.stack([features.mean((2, 3), dtype=dtype) for features in maps])
+    return pooled, (pooled[0] - pooled[1]).square().mean()
 
 
 def region_confusion(

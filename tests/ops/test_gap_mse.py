@@ -219,6 +219,32 @@ def test_backward_writes_nothing_of_the_features_size(stacked, memory_format, se
     assert max(event.device_memory_usage for event in profiler.events()) < a.nbytes
 
 
+@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("stacked", (False, True))
+def test_batch_norm_on_the_cpu_gets_its_gradient_written_out(stacked, memory_format, served):
+    a, b = sample(count=4, dtype=torch.float64, device=served)
+    inputs = [torch.cat([a, b])] if stacked else [a, b]
+    inputs = [maps.to(memory_format=memory_format).requires_grad_() for maps in inputs]
+    features = [torch.nn.BatchNorm2d(5).to(served, a.dtype)(maps) for maps in inputs]
+    weight = torch.linspace(-1, 1, 20, dtype=a.dtype, device=served).view(4, 5)  # or all is 0
+
+    def gradients(pool, wanted):
+        z_a, z_b, mse = pool(*features)
+        loss = (weight * (z_a + z_b**2)).sum() + mse
+        return torch.autograd.grad(loss, wanted, retain_graph=True)
+
+    for gradient in gradients(gpe.gap_mse, features):
+        if served == "cpu" and gpe.ops.backend.choose(served) != "reference":
+            assert gradient.is_contiguous(memory_format=memory_format)
+    expected = gradients(plain, inputs)
+    torch.testing.assert_close(gradients(gpe.gap_mse, inputs), expected)
+
+
+def plain(*features):
+    z_a, z_b = torch.cat(features).mean((2, 3)).tensor_split(2)
+    return z_a, z_b, torch.nn.functional.mse_loss(z_a, z_b)
+
+
 def test_gradients_accumulate_in_leaves(served):
     a, b = (maps.requires_grad_() for maps in sample(device=served))
     for _ in range(3):
@@ -246,15 +272,17 @@ def test_opcheck(device, stacked, requires_grad):
     opcheck(torch.ops.gpe.gap_mse, (a, None) if stacked else (a, b))
 
 
+@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
 @pytest.mark.parametrize("compiler", ("aot_eager", "inductor"))
 @pytest.mark.parametrize("stacked", (False, True))
-def test_compile_fullgraph(stacked, compiler, served):
+def test_compile_fullgraph(stacked, compiler, memory_format, served):
     def step(a, b):
         a, b = a.relu(), b.relu()
         z_a, z_b, mse = gpe.gap_mse(torch.cat([a, b])) if stacked else gpe.gap_mse(a, b)
         return z_a.square().sum() + z_b.sum() + mse
 
-    a, b = (maps.requires_grad_() for maps in sample(device=served))
+    a, b = (maps.to(memory_format=memory_format) for maps in sample(device=served))
+    a, b = a.requires_grad_(), b.requires_grad_()
     expected = step(a, b)
     expected_gradients = torch.autograd.grad(expected, (a, b))
     loss = torch.compile(step, fullgraph=True, backend=compiler)(a, b)

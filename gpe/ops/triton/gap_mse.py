@@ -12,7 +12,7 @@ def gap_mse(features_a: Tensor, features_b: Tensor | None) -> tuple[Tensor, Tens
     stacked = features_b is None
     a, b = features_a.tensor_split(2) if stacked else (features_a, features_b)
     dtype = torch.promote_types(a.dtype, torch.float32)
-    pooled = a.new_empty((2 * len(a), a.shape[1]), dtype=dtype)
+    pooled = a.new_empty((2, *a.shape[:2]), dtype=dtype)
     if pooled.numel() == 0:
         return pooled, pooled.new_full((), float("nan"))
     errors = pool_maps(a, b, 1 / (a.shape[2] * a.shape[3]), pooled)
