@@ -75,7 +75,7 @@ def extension(cuda):
 
 
 def sources(cuda):
-    return files("ops.cpp", "cpu/*.cpp", *(["cuda/*.cu"] if cuda else []))
+    return files("*.cpp", "cpu/*.cpp", *(["cuda/*.cu"] if cuda else []))
 
 
 def files(*patterns):

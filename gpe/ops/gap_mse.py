@@ -122,52 +122,13 @@ def _expect_no_nan(pooled: Tensor, mse: Tensor, stacked: bool) -> None:
     )
 
 
-def _fake(features_a: Tensor, features_b: Tensor | None) -> tuple[Tensor, Tensor]:
+def fake(features_a: Tensor, features_b: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What the kernels return, without values."""
     images, channels = features_a.shape[:2]
     dtype = torch.promote_types(features_a.dtype, torch.float32)
     images = images // 2 if features_b is None else images
     return tuple(features_a.new_empty(shape, dtype=dtype) for shape in ((2, images, channels), ()))
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    maps = [features for features in inputs if features is not None]
-    ctx.size, ctx.dtype = maps[0].shape[2:], maps[0].dtype
-    ctx.memory_formats = [_wanted_format(features) for features in maps]
-    ctx.save_for_backward(output[0])
-
-
-def _wanted_format(features: Tensor) -> torch.memory_format | None:
-    """The layout in which the layer before wants its gradient written out; None: it does not."""
-    layer = features.grad_fn
-    if not features.is_cpu or layer is None or layer.name() != "NativeBatchNormBackward0":
-        return None
-    if features.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
-
-
-def _as_wanted(gradient: Tensor, memory_format: torch.memory_format | None) -> Tensor:
-    return gradient if memory_format is None else gradient.contiguous(memory_format=memory_format)
-
-
-def _backward(ctx, pooled_gradient: Tensor, mse_gradient: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Of a pixel: ``(∂L/∂z_a + 2/(N·C) · (z_a - z_b) · ∂L/∂mse) / (H·W)``, of b with a minus."""
-    (pooled,) = ctx.saved_tensors
-    error = pooled - pooled.flip(0)
-    gradient = pooled_gradient.addcmul(error, mse_gradient, value=2 / max(1, pooled[0].numel()))
-    gradient = gradient.div_(ctx.size.numel()).to(ctx.dtype)
-    gradient = gradient.view(*pooled.shape, 1, 1).expand(*pooled.shape, *ctx.size)
-    stacked = len(ctx.memory_formats) == 1
-    maps = [gradient.flatten(0, 1)] if stacked else gradient.unbind()
-    gradients = map(_as_wanted, maps, ctx.memory_formats)
-    return (*gradients, None) if stacked else tuple(gradients)
-
-
-def register(library: str) -> None:
-    """Adds shapes and gradients to the kernel of ``torch.ops.<library>``."""
-    torch.library.register_fake(f"{library}::gap_mse", _fake)
-    torch.library.register_autograd(f"{library}::gap_mse", _backward, setup_context=_setup_context)
-
-
 if backend.extension().ready:
-    register("gpe")
+    torch.library.register_fake("gpe::gap_mse", fake)

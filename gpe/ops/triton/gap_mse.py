@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gpe.ops.gap_mse import register
+from gpe.ops.gap_mse import fake
 from gpe.ops.triton.pooling import pool_maps
 
 
@@ -19,4 +19,20 @@ def gap_mse(features_a: Tensor, features_b: Tensor | None) -> tuple[Tensor, Tens
     return pooled, errors.sum() / (len(a) * a.shape[1])
 
 
-register("gpe_triton")
+def _setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    features_a, features_b = inputs
+    ctx.size, ctx.dtype, ctx.stacked = features_a.shape[2:], features_a.dtype, features_b is None
+    ctx.save_for_backward(output[0])
+
+
+def _backward(ctx, pooled_gradient: Tensor, mse_gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+    """As in ``csrc/gap_mse.cpp``."""
+    (pooled,) = ctx.saved_tensors
+    error, factor = pooled - pooled.flip(0), 2 / max(1, pooled[0].numel())
+    gradient = pooled_gradient.addcmul(error, mse_gradient, value=factor) / ctx.size.numel()
+    gradient = gradient.to(ctx.dtype)[..., None, None].expand(*pooled.shape, *ctx.size)
+    return (gradient.flatten(0, 1), None) if ctx.stacked else gradient.unbind()
+
+
+gap_mse.register_fake(fake)
+gap_mse.register_autograd(_backward, setup_context=_setup_context)
