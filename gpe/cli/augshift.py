@@ -6,6 +6,7 @@ from typing import Annotated
 
 from rich.console import Console
 
+from gpe.cli import common
 from gpe.cli.options import choose_device, option, preset_option, print_runs, values
 
 METHODS = "baseline,wide-crops,augshift,blurpool,blurpool-augshift"
@@ -13,9 +14,7 @@ METHODS = "baseline,wide-crops,augshift,blurpool,blurpool-augshift"
 
 def command(
     method: Annotated[str, option("Rows of the comparison.")] = METHODS,
-    data: Annotated[
-        str, option("digits, cifar10, cifar100, imagenet, or a folder of images.")
-    ] = "digits",
+    data: common.ClassData = "digits",
     preset: Annotated[
         str, option("quick, fast (one GPU), or paper: the usual long recipes.")
     ] = "quick",
@@ -49,13 +48,13 @@ def command(
     stem: Annotated[
         str | None, preset_option("grid (stride 2), cifar (stride 1) or imagenet (stride 4).")
     ] = None,
-    width: Annotated[int | None, preset_option("Channels of the first stage.")] = None,
+    width: common.Width = None,
     epochs: Annotated[int | None, preset_option("Of epoch-images crops each.")] = None,
-    train_images: Annotated[int | None, preset_option("Images to train on.")] = None,
-    test_images: Annotated[int | None, preset_option("Images of a test.")] = None,
+    train_images: common.TrainImages = None,
+    test_images: common.TestImages = None,
     epoch_images: Annotated[int | None, preset_option("Crops an epoch.")] = None,
     batch_size: Annotated[int | None, preset_option("Training crops a step.")] = None,
-    test_batch_size: Annotated[int | None, preset_option("Test images a batch.")] = None,
+    test_batch_size: common.TestBatchSize = None,
     learning_rate: Annotated[float | None, preset_option("Of SGD.")] = None,
     momentum: Annotated[float | None, preset_option("Of SGD, Nesterov's.")] = None,
     weight_decay: Annotated[float | None, preset_option("Of SGD.")] = None,
@@ -71,29 +70,25 @@ def command(
     reading: Annotated[
         str | None, preset_option("Of large images: resized (random area) or plain.")
     ] = None,
-    protocol: Annotated[
-        str, option("What shifts in: zeros, reflect, circular, or crop: the image's own border.")
-    ] = "zeros",
+    protocol: common.Protocol = "zeros",
     shifts: Annotated[
         str | None, preset_option("Largest shifts, in pixels, to measure consistency under.")
     ] = None,
     passes: Annotated[
         int | None, preset_option("Pairs of shifts of each test image, by largest shift.")
     ] = None,
-    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str | None, preset_option("fp32 or bf16.")] = None,
+    device: common.Device = "auto",
+    precision: common.PresetPrecision = None,
     compile: Annotated[bool | None, preset_option("Compile the training step.")] = None,
     workers: Annotated[
         int | None, option("Processes that decode large images.", show_default="one a core")
     ] = None,
-    root: Annotated[Path, option("Directory of CIFAR's or ImageNet's files.")] = Path("data"),
-    download: Annotated[bool, option("Fetch CIFAR into --root.", "--download")] = False,
-    out: Annotated[Path, option("Directory of the runs.")] = Path("runs"),
-    resume: Annotated[bool, option("Go on where it was interrupted.", "--resume")] = False,
-    force: Annotated[bool, option("Run finished ones again.", "--force")] = False,
-    as_json: Annotated[
-        bool, option("Print the record alone; a list of several.", "--json")
-    ] = False,
+    root: common.ClassRoot = Path("data"),
+    download: common.Download = False,
+    out: common.Out = Path("runs"),
+    resume: common.Resume = False,
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Train networks that answer alike when the image moves (Table 2, Figure S2).
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from gpe.cli import common
 from gpe.cli.options import choose_device, option, print_runs, values
 
 
@@ -17,19 +18,15 @@ def command(
             "resnet18, timm/resnet50.a1_in1k."
         ),
     ],
-    data: Annotated[
-        str, option("digits, cifar10, cifar100, imagenet, or a folder of images by class.")
-    ],
+    data: common.ClassData,
     weights: Annotated[
         str | None,
         option("A file of weights, or random.", show_default="the library's, downloaded"),
     ] = None,
-    protocol: Annotated[
-        str, option("What shifts in: zeros, reflect, circular, or crop: the image's own border.")
-    ] = "zeros",
+    protocol: common.Protocol = "zeros",
     shifts: Annotated[str, option("Largest shifts, in pixels.")] = "8,16",
     passes: Annotated[int, option("Pairs of shifts of each image, by largest shift.")] = 1,
-    images: Annotated[int | None, option("At most so many.", show_default="all")] = None,
+    images: common.Images = None,
     image_size: Annotated[
         int | None, option("What the network sees, in pixels.", show_default="the model's")
     ] = None,
@@ -37,15 +34,13 @@ def command(
         int | None, option("Of the shorter side before, in pixels.", show_default="the model's")
     ] = None,
     batch_size: Annotated[int, option("Images a batch.")] = 64,
-    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, option("fp32 or bf16.")] = "fp32",
-    workers: Annotated[
-        int | None, option("Processes that decode images.", show_default="one a core")
-    ] = None,
-    root: Annotated[Path, option("Directory of CIFAR's or ImageNet's files.")] = Path("data"),
-    download: Annotated[bool, option("Fetch CIFAR into --root.", "--download")] = False,
-    out: Annotated[Path, option("Directory of the records.")] = Path("runs"),
-    as_json: Annotated[bool, option("Print the record alone.", "--json")] = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    workers: common.Workers = None,
+    root: common.ClassRoot = Path("data"),
+    download: common.Download = False,
+    out: common.Out = Path("runs"),
+    as_json: common.AsJson = False,
 ) -> None:
     """Score any classifier: how often does it answer alike when the image moves?"""
     from gpe.experiments.consistency import ConsistencyConfig, score

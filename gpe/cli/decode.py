@@ -4,45 +4,36 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated
 
+from gpe.cli import common
 from gpe.cli.options import choose_device, option, print_runs, telling, values
 
 
 def command(
-    model: Annotated[
-        str,
-        option(
-            "Classifiers of torchvision or timm, resnet18 or timm/resnet50.a1_in1k; or directories "
-            "that gpe location, augshift or segment train left."
-        ),
-    ] = "resnet18",
-    grid: Annotated[str, option("Cells along each side of the canvas.")] = "3,5,7",
-    weights: Annotated[
-        str, option("pretrained; random, the control; or a file of a library network's weights.")
-    ] = "pretrained",
+    model: Annotated[str, option(common.NETWORKS)] = "resnet18",
+    grid: common.Grid = "3,5,7",
+    weights: common.Weights = "pretrained",
     layer: Annotated[
         str, option("depth: every stage; last: the last feature map; or names of layers.")
     ] = "depth",
     readout: Annotated[
         str, option("gapnet, permutenet, or fixed: one permutation for all, a control.")
     ] = "gapnet,permutenet,fixed",
-    data: Annotated[str, option("digits, cifar10, cifar100, or a folder of images.")] = "digits",
-    image_size: Annotated[int, option("Height and width of a cell in pixels.")] = 32,
+    data: common.CellData = "digits",
+    image_size: common.CellSize = 32,
     train_images: Annotated[int, option("At most so many to train readouts on.")] = 1600,
     test_images: Annotated[int, option("At most so many that readouts never see.")] = 400,
     epochs: Annotated[int, option("Passes of a readout over its latents.")] = 60,
     batch_size: Annotated[int, option("Latents a step.")] = 48,
     learning_rate: Annotated[float, option("Of AdamW, the cycle's largest.")] = 0.01,
     weight_decay: Annotated[float, option("Of AdamW.")] = 0.01,
-    canvases: Annotated[int, option("Canvases through the network at a time.")] = 32,
+    canvases: common.Canvases = 32,
     seed: Annotated[str, option("Of images, cells, random weights and readouts.")] = "0",
-    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
-    root: Annotated[Path, option("Directory of CIFAR's files.")] = Path("data"),
-    download: Annotated[bool, option("Fetch CIFAR into --root.", "--download")] = False,
-    out: Annotated[Path, option("Directory of the records.")] = Path("runs"),
-    force: Annotated[bool, option("Run finished ones again.", "--force")] = False,
-    as_json: Annotated[
-        bool, option("Print the record alone; a list of several.", "--json")
-    ] = False,
+    device: common.Device = "auto",
+    root: common.CellRoot = Path("data"),
+    download: common.Download = False,
+    out: common.Out = Path("runs"),
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Read from a frozen network where on a canvas an image lies (Figure S1).
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from rich.console import Console
 from rich.markup import escape
 
+from gpe.cli import common
 from gpe.cli.options import choose_device, option
 
 STREETS = {"train_images": 1500, "test_images": 100}  # fewer than quick has
@@ -13,7 +14,7 @@ STREETS = {"train_images": 1500, "test_images": 100}  # fewer than quick has
 
 def command(
     out: Annotated[Path, option("Directory of the runs and of the report.")] = Path("runs/demo"),
-    force: Annotated[bool, option("Run it again although it was finished.", "--force")] = False,
+    force: common.Force = False,
 ) -> None:
     """Show in minutes that pooling keeps where things are, train it away, and take it away."""
     from gpe.experiments.progress import Progress

@@ -6,26 +6,27 @@ from typing import Annotated
 
 from rich.console import Console
 
+from gpe.cli import common
 from gpe.cli.options import choose_device, option, preset_option, print_runs, values
 
 
 def command(
     network: Annotated[str, option("gapnet or permutenet.")] = "gapnet",
     task: Annotated[str, option("location (where is it?) or object (what is it?).")] = "location",
-    grid: Annotated[str, option("Cells along each side of the canvas.")] = "3",
+    grid: common.Grid = "3",
     padding: Annotated[str, option("zeros, reflect, replicate or circular.")] = "zeros",
     permutation: Annotated[str, option("PermuteNet's: random, or fixed as a control.")] = "random",
-    data: Annotated[str, option("digits, cifar10, cifar100, or a folder of images.")] = "digits",
+    data: common.CellData = "digits",
     preset: Annotated[str, option("quick, or paper: the authors' recipe.")] = "quick",
     seed: Annotated[str, option("Of weights, batches and cells.")] = "0",
-    width: Annotated[int | None, preset_option("Channels of the first stage.")] = None,
+    width: common.Width = None,
     epochs: Annotated[int | None, preset_option("Passes over the training images.")] = None,
     train_images: Annotated[
         int | None, preset_option("Images an epoch; a smaller set is gone through repeatedly.")
     ] = None,
-    test_images: Annotated[int | None, preset_option("Images of a test.")] = None,
+    test_images: common.TestImages = None,
     batch_size: Annotated[int | None, preset_option("Training images a step.")] = None,
-    test_batch_size: Annotated[int | None, preset_option("Test images a batch.")] = None,
+    test_batch_size: common.TestBatchSize = None,
     learning_rate: Annotated[float | None, preset_option("Of Adam.")] = None,
     betas: Annotated[str | None, preset_option("Of Adam, two numbers.")] = None,
     weight_decay: Annotated[float | None, preset_option("Of Adam.")] = None,
@@ -34,18 +35,16 @@ def command(
     bn_batches: Annotated[
         int | None, preset_option("Batches to estimate batch norm's averages from; 0: running.")
     ] = None,
-    image_size: Annotated[int, option("Height and width of a cell in pixels.")] = 32,
-    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, option("fp32 or bf16.")] = "fp32",
-    compile: Annotated[bool, option("Compile the network.", "--compile")] = False,
-    root: Annotated[Path, option("Directory of CIFAR's files.")] = Path("data"),
-    download: Annotated[bool, option("Fetch CIFAR into --root.", "--download")] = False,
-    out: Annotated[Path, option("Directory of the runs.")] = Path("runs"),
-    resume: Annotated[bool, option("Go on where it was interrupted.", "--resume")] = False,
-    force: Annotated[bool, option("Run finished ones again.", "--force")] = False,
-    as_json: Annotated[
-        bool, option("Print the record alone; a list of several.", "--json")
-    ] = False,
+    image_size: common.CellSize = 32,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    compile: common.Compile = False,
+    root: common.CellRoot = Path("data"),
+    download: common.Download = False,
+    out: common.Out = Path("runs"),
+    resume: common.Resume = False,
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Train and test networks that tell where an image patch lies (Table 1).
 

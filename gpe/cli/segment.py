@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from gpe.cli import common
 from gpe.cli.options import choose_device, option, preset_option, print_runs, values
 from gpe.errors import InputError
 
@@ -24,17 +25,17 @@ def train(
     weights: Annotated[
         str | None, preset_option("The backbone's to start from: imagenet, or a file.")
     ] = None,
-    width: Annotated[int | None, preset_option("Channels of the first stage.")] = None,
+    width: common.Width = None,
     output_stride: Annotated[int | None, preset_option("8 or 16.")] = None,
     size: Annotated[str | None, preset_option("Resize images to HEIGHT,WIDTH.")] = None,
     crop: Annotated[str | None, preset_option("Of training views: HEIGHT,WIDTH.")] = None,
     scales: Annotated[str | None, preset_option("Of training views: LEAST,LARGEST.")] = None,
     flip: Annotated[bool | None, preset_option("Mirror half of the training views.")] = None,
     epochs: Annotated[int | None, preset_option("Of all training images each.")] = None,
-    train_images: Annotated[int | None, preset_option("Images to train on.")] = None,
-    test_images: Annotated[int | None, preset_option("Images of a test.")] = None,
+    train_images: common.TrainImages = None,
+    test_images: common.TestImages = None,
     batch_size: Annotated[int | None, preset_option("Training views a step.")] = None,
-    test_batch_size: Annotated[int | None, preset_option("Test images a batch.")] = None,
+    test_batch_size: common.TestBatchSize = None,
     learning_rate: Annotated[float | None, preset_option("Of SGD at the start.")] = None,
     backbone_rate: Annotated[
         float | None, preset_option("The backbone's learning rate as a share of that.")
@@ -42,19 +43,15 @@ def train(
     momentum: Annotated[float | None, preset_option("Of SGD.")] = None,
     weight_decay: Annotated[float | None, preset_option("Of SGD.")] = None,
     power: Annotated[float | None, preset_option("With which the learning rate falls.")] = None,
-    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str | None, preset_option("fp32 or bf16.")] = None,
-    compile: Annotated[bool, option("Compile the network.", "--compile")] = False,
-    workers: Annotated[
-        int | None, option("Processes that read images.", show_default="one a core")
-    ] = None,
-    root: Annotated[Path, option("Directory of the dataset's files.")] = Path("data"),
-    out: Annotated[Path, option("Directory of the runs.")] = Path("runs"),
-    resume: Annotated[bool, option("Go on where it was interrupted.", "--resume")] = False,
-    force: Annotated[bool, option("Run finished ones again.", "--force")] = False,
-    as_json: Annotated[
-        bool, option("Print the record alone; a list of several.", "--json")
-    ] = False,
+    device: common.Device = "auto",
+    precision: common.PresetPrecision = None,
+    compile: common.Compile = False,
+    workers: common.Workers = None,
+    root: common.Root = Path("data"),
+    out: common.Out = Path("runs"),
+    resume: common.Resume = False,
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Train a DeepLabv3 and score it on the whole image and on its parts (section 4.2)."""
     from gpe.experiments.progress import Progress
@@ -111,27 +108,18 @@ def evaluate(
             "deeplabv3_resnet50, or the authors' checkpoint."
         ),
     ],
-    data: Annotated[
-        str | None,
-        option("streets, camvid, cityscapes or voc.", show_default="what it was trained on"),
-    ] = None,
-    split: Annotated[str | None, option("train, val or test.", show_default="val")] = None,
-    size: Annotated[
-        str | None, option("Resize images to HEIGHT,WIDTH.", show_default="as in training")
-    ] = None,
-    images: Annotated[int | None, option("At most so many.", show_default="all")] = None,
-    output_stride: Annotated[
-        int | None, option("Of a file's network.", show_default="what it is known for")
-    ] = None,
+    data: common.PixelData = None,
+    split: common.Split = None,
+    size: common.Size = None,
+    images: common.Images = None,
+    output_stride: common.OutputStride = None,
     batch_size: Annotated[int, option("Images a batch.")] = 4,
-    device: Annotated[str, option("auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, option("fp32 or bf16.")] = "fp32",
-    workers: Annotated[
-        int | None, option("Processes that read images.", show_default="one a core")
-    ] = None,
-    root: Annotated[Path, option("Directory of the dataset's files.")] = Path("data"),
-    out: Annotated[Path, option("Directory of the records.")] = Path("runs"),
-    as_json: Annotated[bool, option("Print the record alone.", "--json")] = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    workers: common.Workers = None,
+    root: common.Root = Path("data"),
+    out: common.Out = Path("runs"),
+    as_json: common.AsJson = False,
 ) -> None:
     """Score a trained network: mIoU of the whole image, its halves and its centre."""
     from gpe.experiments.segmentation_evaluation import evaluate as score

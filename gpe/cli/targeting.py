@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from gpe.cli import common
 from gpe.cli.options import choose_device, option, print_runs, values
 from gpe.errors import InputError, expect_one_of
 
@@ -22,19 +23,7 @@ Trained = Annotated[
     str | None, typer.Argument(help=CHECKPOINT + " Without one, a network is trained first.")
 ]
 Preset = Annotated[str, option("Of that training: quick, camvid or cityscapes.")]
-Layer = Annotated[str, option("Whose channels are ranked and removed.")]
-Data = Annotated[
-    str | None,
-    option("streets, camvid, cityscapes or voc.", show_default="what it was trained on"),
-]
-Split = Annotated[str | None, option("Of the data.", show_default="val")]
-Size = Annotated[
-    str | None, option("Resize images to HEIGHT,WIDTH.", show_default="as it was trained")
-]
 Images = Annotated[int | None, option("At most so many.", show_default="all, as in its tests")]
-Stride = Annotated[
-    int | None, option("Of a file's network: 8 or 16.", show_default="what the file is known for")
-]
 Modes = Annotated[
     str,
     option("overall, left, right, kernel_flip_mirror, kernel_flip_pair or random; several."),
@@ -54,35 +43,28 @@ Counts = Annotated[
 Engine = Annotated[str, option("auto, incremental or general.")]
 BatchSize = Annotated[int | None, option("Images a batch.", show_default="as in its tests, or 1")]
 Seed = Annotated[int, option("Of the random orders.")]
-Device = Annotated[str, option("auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, option("fp32 or bf16.")]
-Workers = Annotated[int | None, option("Processes that read images.", show_default="one a core")]
-Root = Annotated[Path, option("Directory of the dataset's files.")]
-Out = Annotated[Path, option("Directory of the runs.")]
-Force = Annotated[bool, option("Run it again although it was finished.", "--force")]
-AsJson = Annotated[bool, option("Print the record alone.", "--json")]
 
 
 def rank(
     checkpoint: Checkpoint,
     modes: Modes = "overall",
-    layer: Layer = "backbone.layer4",
-    data: Data = None,
-    split: Split = None,
-    size: Size = None,
+    layer: Annotated[str, option("Whose channels are ranked.")] = "backbone.layer4",
+    data: common.PixelData = None,
+    split: common.Split = None,
+    size: common.Size = None,
     images: Images = None,
-    output_stride: Stride = None,
+    output_stride: common.OutputStride = None,
     boxes: Boxes = None,
     person: Person = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    root: Root = Path("data"),
-    out: Out = Path("runs"),
-    force: Force = False,
-    as_json: AsJson = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    workers: common.Workers = None,
+    root: common.Root = Path("data"),
+    out: common.Out = Path("runs"),
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Rank the channels of a layer by how much position they hold (Equations 2 and 3)."""
     _run("rank", **locals())
@@ -158,21 +140,21 @@ def ablate(
     download: Annotated[
         bool, option("Fetch CIFAR into --root.", "--download", rich_help_panel=CLASSIFY)
     ] = False,
-    split: Split = None,
-    size: Size = None,
+    split: common.Split = None,
+    size: common.Size = None,
     images: Images = None,
-    output_stride: Stride = None,
+    output_stride: common.OutputStride = None,
     boxes: Boxes = None,
     person: Person = None,
     batch_size: BatchSize = None,
     seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    root: Root = Path("data"),
-    out: Out = Path("runs"),
-    force: Force = False,
-    as_json: AsJson = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    workers: common.Workers = None,
+    root: common.Root = Path("data"),
+    out: common.Out = Path("runs"),
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Remove ranked channels and score what is left (section 4.2.2).
 
@@ -198,16 +180,16 @@ def figure4(
     preset: Preset = "quick",
     random_seeds: RandomSeeds = None,
     engine: Engine = "auto",
-    data: Data = None,
+    data: common.PixelData = None,
     images: Images = None,
     batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    root: Root = Path("data"),
-    out: Out = Path("runs"),
-    force: Force = False,
-    as_json: AsJson = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    workers: common.Workers = None,
+    root: common.Root = Path("data"),
+    out: common.Out = Path("runs"),
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Figure 4: mIoU without the first N channels, and without a range of them, by region.
 
@@ -220,16 +202,16 @@ def figure5(
     checkpoint: Trained = None,
     preset: Preset = "quick",
     counts: Counts = None,
-    data: Data = None,
+    data: common.PixelData = None,
     images: Images = None,
     batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    root: Root = Path("data"),
-    out: Out = Path("runs"),
-    force: Force = False,
-    as_json: AsJson = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    workers: common.Workers = None,
+    root: common.Root = Path("data"),
+    out: common.Out = Path("runs"),
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Figure 5: what the network sees without N position channels and without N random ones."""
     _run("figure5", **locals())
@@ -242,16 +224,16 @@ def figure6(
     person: Person = None,
     random_seeds: RandomSeeds = None,
     engine: Engine = "auto",
-    data: Data = None,
+    data: common.PixelData = None,
     images: Images = None,
     batch_size: BatchSize = None,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    workers: Workers = None,
-    root: Root = Path("data"),
-    out: Out = Path("runs"),
-    force: Force = False,
-    as_json: AsJson = False,
+    device: common.Device = "auto",
+    precision: common.Precision = "fp32",
+    workers: common.Workers = None,
+    root: common.Root = Path("data"),
+    out: common.Out = Path("runs"),
+    force: common.Force = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Figures 6, S3 and S4: each half without the channels of the left, the right, or any."""
     _run("figure6", **locals())
