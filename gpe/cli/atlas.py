@@ -1,13 +1,12 @@
 """``gpe atlas``."""
 
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gpe.cli import common
-from gpe.cli.options import choose_device, option, print_runs, telling, values
+from gpe.cli.options import combinations, divide, option, print_runs, telling, values
 
 
 def command(
@@ -36,32 +35,13 @@ def command(
     The rankings, by information, by mirroring and for each region, lie beside the record and
     go into gpe ablate --rankings.
     """
+    options, places = divide(locals(), "models", "grid")
     from gpe.experiments.atlas import run
     from gpe.experiments.atlas_config import AtlasConfig
 
-    configs = [
-        AtlasConfig(
-            model=model,
-            weights=weights,
-            grid_size=cells,
-            layer=layer,
-            regions=values("regions", regions),
-            data=data,
-            image_size=image_size,
-            images=images,
-            canvases=canvases,
-            device=choose_device(device),
-            seed=seed,
-        )
-        for model, cells in product(models, values("grid", grid, int))
-    ]
+    options["regions"] = values("regions", regions)
+    several = {"model": models, "grid_size": values("grid", grid, int)}
+    configs = dict.fromkeys(AtlasConfig(**options | each) for each in combinations(several))
     with telling(models[0]) as tell:
-        directories = run(
-            list(dict.fromkeys(configs)),
-            out,
-            root=root,
-            download=download,
-            force=force,
-            tell=tell,
-        )
+        directories = run(list(configs), tell=tell, **places)
     print_runs(directories, out, as_json)

@@ -1,13 +1,12 @@
 """``gpe augshift``."""
 
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
 
 from gpe.cli import common
-from gpe.cli.options import choose_device, option, preset_option, print_runs, values
+from gpe.cli.options import combinations, divide, option, preset_option, print_runs, values
 
 METHODS = "baseline,wide-crops,augshift,blurpool,blurpool-augshift"
 
@@ -95,43 +94,14 @@ def command(
     --method, --weight and --crop-shift take several values, separated by commas: every
     combination is run.
     """
+    options, places = divide(locals(), "seeds")
     from gpe.errors import expect_at_least_one
     from gpe.experiments.augshift import run
     from gpe.experiments.augshift_config import AugShiftConfig
     from gpe.experiments.progress import Progress
 
     expect_at_least_one("seeds", seeds)
-    options = {
-        "data": data,
-        "network": network,
-        "images": images,
-        "stem": stem,
-        "split": split,
-        "equal_compute": equal_compute,
-        "relative": relative,
-        "width": width,
-        "epochs": epochs,
-        "train_images": train_images,
-        "test_images": test_images,
-        "epoch_images": epoch_images,
-        "batch_size": batch_size,
-        "test_batch_size": test_batch_size,
-        "learning_rate": learning_rate,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "label_smoothing": label_smoothing,
-        "flip": flip,
-        "image_size": image_size,
-        "resize_size": resize_size,
-        "reading": reading,
-        "protocol": protocol,
-        "shifts": shifts and values("shifts", shifts, int),
-        "passes": passes,
-        "device": choose_device(device),
-        "precision": precision,
-        "compile": compile,
-    }
+    options["shifts"] = shifts and values("shifts", shifts, int)
     # Seeds change slowest: each draws its own images, which are loaded once that way.
     several = {
         "seed": range(seed, seed + seeds),
@@ -139,18 +109,8 @@ def command(
         "weight": values("weight", weight, float) if weight else (None,),
         "crop_shift": values("crop_shift", crop_shift, int) if crop_shift else (None,),
     }
-    combinations = (dict(zip(several, each, strict=True)) for each in product(*several.values()))
-    configs = [AugShiftConfig.of_preset(preset, **options, **each) for each in combinations]
+    configs = [AugShiftConfig.of_preset(**options | each) for each in combinations(several)]
     configs = list(dict.fromkeys(configs))  # rows without the loss have no weight to vary
 
-    directories = run(
-        configs,
-        out,
-        progress=Progress(Console(stderr=True), runs=len(configs)),
-        resume=resume,
-        force=force,
-        root=root,
-        download=download,
-        workers=workers,
-    )
-    print_runs(directories, out, as_json)
+    progress = Progress(Console(stderr=True), runs=len(configs))
+    print_runs(run(configs, progress=progress, **places), out, as_json)

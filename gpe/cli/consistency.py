@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from gpe.cli import common
-from gpe.cli.options import choose_device, option, print_runs, values
+from gpe.cli.options import divide, option, print_runs, telling, values
 
 
 def command(
@@ -43,23 +42,10 @@ def command(
     as_json: common.AsJson = False,
 ) -> None:
     """Score any classifier: how often does it answer alike when the image moves?"""
+    options, places = divide(locals())
     from gpe.experiments.consistency import ConsistencyConfig, score
 
-    config = ConsistencyConfig(
-        model=model,
-        weights=weights,
-        data=data,
-        protocol=protocol,
-        shifts=values("shifts", shifts, int),
-        passes=passes,
-        images=images,
-        image_size=image_size,
-        resize_size=resize_size,
-        batch_size=batch_size,
-        device=choose_device(device),
-        precision=precision,
-    )
-    console = Console(stderr=True)
-    with console.status(f"{model} on {data}"):
-        directory = score(config, out, root=root, download=download, workers=workers)
+    options["shifts"] = values("shifts", shifts, int)
+    with telling(f"{model} on {data}"):
+        directory = score(ConsistencyConfig(**options), **places)
     print_runs([directory], out, as_json)

@@ -1,11 +1,10 @@
 """``gpe decode``."""
 
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 from gpe.cli import common
-from gpe.cli.options import choose_device, option, print_runs, telling, values
+from gpe.cli.options import combinations, divide, option, print_runs, telling, values
 
 
 def command(
@@ -40,44 +39,19 @@ def command(
     --model, --weights, --grid and --seed take several values, separated by commas: every
     combination is read. --layer and --readout take several for each.
     """
+    options, places = divide(locals(), "grid", "layer", "readout")
     from gpe.experiments.decode import run
     from gpe.experiments.decode_config import DecodeConfig
 
+    options |= {"layers": values("layer", layer), "readouts": values("readout", readout)}
     # Grids change fastest: a network is opened once for all of them.
-    several = product(
-        values("seed", seed, int),
-        values("model", model),
-        values("weights", weights),
-        values("grid", grid, int),
-    )
-    configs = [
-        DecodeConfig(
-            model=network,
-            weights=chosen,
-            grid_size=cells,
-            layers=values("layer", layer),
-            readouts=values("readout", readout),
-            data=data,
-            image_size=image_size,
-            train_images=train_images,
-            test_images=test_images,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            canvases=canvases,
-            device=choose_device(device),
-            seed=number,
-        )
-        for number, network, chosen, cells in several
-    ]
+    several = {
+        "seed": values("seed", seed, int),
+        "model": values("model", model),
+        "weights": values("weights", weights),
+        "grid_size": values("grid", grid, int),
+    }
+    configs = dict.fromkeys(DecodeConfig(**options | each) for each in combinations(several))
     with telling(model) as tell:
-        directories = run(
-            list(dict.fromkeys(configs)),
-            out,
-            root=root,
-            download=download,
-            force=force,
-            tell=tell,
-        )
+        directories = run(list(configs), tell=tell, **places)
     print_runs(directories, out, as_json)

@@ -1,13 +1,12 @@
 """``gpe location``."""
 
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
 
 from gpe.cli import common
-from gpe.cli.options import choose_device, option, preset_option, print_runs, values
+from gpe.cli.options import combinations, divide, option, preset_option, print_runs, values
 
 
 def command(
@@ -51,28 +50,11 @@ def command(
     --network, --task, --grid, --padding, --permutation and --seed take several values,
     separated by commas: every combination is run.
     """
+    options, places = divide(locals(), "grid", "padding")
     from gpe.experiments.location import LocationConfig, run
     from gpe.experiments.progress import Progress
 
-    options = {
-        "data": data,
-        "image_size": image_size,
-        "width": width,
-        "epochs": epochs,
-        "train_images": train_images,
-        "test_images": test_images,
-        "batch_size": batch_size,
-        "test_batch_size": test_batch_size,
-        "learning_rate": learning_rate,
-        "betas": betas and values("betas", betas, float),
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "flip": flip,
-        "bn_batches": bn_batches,
-        "device": choose_device(device),
-        "precision": precision,
-        "compile": compile,
-    }
+    options["betas"] = betas and values("betas", betas, float)
     # Seeds change slowest: each may draw its own images, which are loaded once that way.
     several = {
         "seed": values("seed", seed, int),
@@ -82,20 +64,8 @@ def command(
         "permutation": values("permutation", permutation),
         "grid_size": values("grid", grid, int),
     }
-    combinations = (
-        dict(zip(several, values, strict=True)) for values in product(*several.values())
-    )
-    configs = [LocationConfig.of_preset(preset, **options, **each) for each in combinations]
+    configs = [LocationConfig.of_preset(**options | each) for each in combinations(several)]
     configs = list(dict.fromkeys(configs))  # GAPNet has no permutation to vary
 
     progress = Progress(Console(stderr=True), runs=len(configs))
-    directories = run(
-        configs,
-        out,
-        progress=progress,
-        resume=resume,
-        force=force,
-        root=root,
-        download=download,
-    )
-    print_runs(directories, out, as_json)
+    print_runs(run(configs, progress=progress, **places), out, as_json)

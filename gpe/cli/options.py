@@ -3,8 +3,9 @@
 # torch takes seconds to import, so that what needs it is imported where it is used.
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from rich.console import Console
 
 from gpe.errors import InputError
 
+# What an experiment is told beside its configuration.
+PLACES = ("root", "download", "workers", "out", "resume", "force")
+
 
 def option(help: str, *names: str, **settings: Any):
     return typer.Option(*names, help=help, **settings)
@@ -20,6 +24,21 @@ def option(help: str, *names: str, **settings: Any):
 
 def preset_option(help: str, *names: str):
     return option(help, *names, show_default="preset's", rich_help_panel="Hyperparameters")
+
+
+def divide(arguments: Mapping[str, Any], *others: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parts a command's arguments, its ``locals()``, into a configuration's options and ``PLACES``.
+
+    The device is chosen; ``as_json`` and ``others`` are in neither part.
+    """
+    options = {name: arguments[name] for name in arguments if name not in (*others, "as_json")}
+    options["device"] = choose_device(options["device"])
+    return options, {name: options.pop(name) for name in PLACES if name in options}
+
+
+def combinations(several: Mapping[str, Iterable]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of some options; those of the first change slowest."""
+    return (dict(zip(several, each, strict=True)) for each in product(*several.values()))
 
 
 def values(name: str, text: str, kind: Callable = str) -> tuple:

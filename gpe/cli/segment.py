@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from gpe.cli import common
-from gpe.cli.options import choose_device, option, preset_option, print_runs, values
+from gpe.cli.options import divide, option, preset_option, print_runs, telling, values
 from gpe.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="Networks that name the class of each pixel.")
@@ -54,49 +54,20 @@ def train(
     as_json: common.AsJson = False,
 ) -> None:
     """Train a DeepLabv3 and score it on the whole image and on its parts (section 4.2)."""
+    options, places = divide(locals())
     from gpe.experiments.progress import Progress
     from gpe.experiments.segmentation import run
     from gpe.experiments.segmentation_config import SegmentationConfig
 
-    options = {
-        "data": data,
-        "split": split,
-        "backbone": backbone,
-        "weights": weights,
-        "width": width,
-        "output_stride": output_stride,
+    options |= {
         "size": size and _pair("size", size),
         "crop": crop and _pair("crop", crop),
         "scales": scales and _pair("scales", scales, float),
-        "flip": flip,
-        "epochs": epochs,
-        "train_images": train_images,
-        "test_images": test_images,
-        "batch_size": batch_size,
-        "test_batch_size": test_batch_size,
-        "learning_rate": learning_rate,
-        "backbone_rate": backbone_rate,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "power": power,
-        "device": choose_device(device),
-        "precision": precision,
-        "compile": compile,
     }
-    configs = [
-        SegmentationConfig.of_preset(preset, seed=seed, **options)
-        for seed in dict.fromkeys(values("seed", seed, int))
-    ]
-    directories = run(
-        configs,
-        out,
-        progress=Progress(Console(stderr=True), runs=len(configs)),
-        resume=resume,
-        force=force,
-        root=root,
-        workers=workers,
-    )
-    print_runs(directories, out, as_json)
+    seeds = dict.fromkeys(values("seed", seed, int))
+    configs = [SegmentationConfig.of_preset(**options | {"seed": seed}) for seed in seeds]
+    progress = Progress(Console(stderr=True), runs=len(configs))
+    print_runs(run(configs, progress=progress, **places), out, as_json)
 
 
 @app.command()
@@ -122,24 +93,12 @@ def evaluate(
     as_json: common.AsJson = False,
 ) -> None:
     """Score a trained network: mIoU of the whole image, its halves and its centre."""
+    options, places = divide(locals(), "checkpoint")
     from gpe.experiments.segmentation_evaluation import evaluate as score
 
-    console = Console(stderr=True)
-    with console.status(f"{checkpoint} on {data or 'its own dataset'}"):
-        directory = score(
-            checkpoint,
-            out,
-            root=root,
-            workers=workers,
-            data=data,
-            split=split,
-            size=size and _pair("size", size),
-            images=images,
-            output_stride=output_stride,
-            batch_size=batch_size,
-            device=choose_device(device),
-            precision=precision,
-        )
+    options["size"] = size and _pair("size", size)
+    with telling(f"{checkpoint} on {data or 'its own dataset'}"):
+        directory = score(checkpoint, **options, **places)
     print_runs([directory], out, as_json)
 
 
