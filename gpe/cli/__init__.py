@@ -8,24 +8,29 @@ from typing import Annotated
 import typer
 
 import gpe
-from gpe.cli import atlas, augshift, consistency, decode, demo, location, segment, targeting
+from gpe.cli import (
+    ablate,
+    atlas,
+    augshift,
+    consistency,
+    decode,
+    demo,
+    figures,
+    location,
+    rank,
+    segment,
+)
 from gpe.cli.options import option
 from gpe.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=gpe.__doc__)
 UsageError = typer.BadParameter.__base__  # of the Click inside Typer, wherever it lives
 
-for module in (location, augshift, consistency, decode, atlas):
+for module in (location, augshift, consistency, decode, atlas, rank, ablate):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(segment.app, name="segment")
-for command in (
-    targeting.rank,
-    targeting.ablate,
-    targeting.figure4,
-    targeting.figure5,
-    targeting.figure6,
-):
-    app.command(command.__name__)(command)
+for figure in (figures.figure4, figures.figure5, figures.figure6):
+    app.command(figure.__name__)(figure)
 
 
 @app.command()
