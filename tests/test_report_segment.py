@@ -133,5 +133,5 @@ def test_a_record_without_what_it_needs_is_named(missing, tmp_path):
     record = Record.load(tmp_path)
     del record.result[missing]
     record.save(tmp_path)
-    with pytest.raises(InputError, match=rf"is not a segmentation record: .*{missing}"):
+    with pytest.raises(InputError, match=rf"is not a segment record: .*{missing}"):
         report(tmp_path)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log2
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpe.errors import InputError
-from gpe.records import RECORD, load_arrays
+from gpe.records import load_arrays
 from gpe.report.decode import network_names
 from gpe.report.figures import BandLine, limits, panel
 from gpe.report.runs import Run
@@ -90,7 +90,7 @@ def tables(runs: Sequence[Run]) -> list[Trial]:
         InputError: a record lacks what such a record has.
     """
     names = network_names([run.record.config for run in runs])
-    return [_read(name, run) for name, run in zip(names, runs, strict=True)]
+    return [run.read(partial(_read, name)) for name, run in zip(names, runs, strict=True)]
 
 
 def findings(runs: Sequence[Run]) -> list[str]:
@@ -176,33 +176,30 @@ def _map(trial: Trial, channel: Channel) -> dict[str, Any]:
 
 def _read(name: str, run: Run) -> Trial:
     arrays = {key: array.numpy() for key, array in load_arrays(run.directory).items()}
-    try:
-        result, grid = run.record.result, int(run.record.config["grid_size"])
-        channels = int(result["channels"])
-        if arrays["maps"].shape != (channels, grid**2) or not np.isfinite(arrays["maps"]).all():
-            raise ValueError(f"maps: expected finite [{channels},{grid**2}]")
-        return Trial(
-            name=name,
-            layer=str(result["layer"]),
-            grid=grid,
-            images=int(result["images"]),
-            noise=float(result["noise"]),
-            above_noise=int(result["above_noise"]),
-            maps=arrays["maps"],
-            informative=_ranked(arrays, "information", channels),
-            correlation=Estimate(
-                *(float(result["correlation"][key]) for key in ("rho", "low", "high"))
-            ),
-            regions={
-                str(region): (
-                    mode.partition(":")[2].replace("+", ", "),
-                    _ranked(arrays, mode, channels)[:SHOWN],
-                )
-                for region, mode in result["regions"].items()
-            },
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{run.directory / RECORD} is not an atlas record: {error!r}") from None
+    result, grid = run.record.result, int(run.record.config["grid_size"])
+    channels = int(result["channels"])
+    if arrays["maps"].shape != (channels, grid**2) or not np.isfinite(arrays["maps"]).all():
+        raise ValueError(f"maps: expected finite [{channels},{grid**2}]")
+    return Trial(
+        name=name,
+        layer=str(result["layer"]),
+        grid=grid,
+        images=int(result["images"]),
+        noise=float(result["noise"]),
+        above_noise=int(result["above_noise"]),
+        maps=arrays["maps"],
+        informative=_ranked(arrays, "information", channels),
+        correlation=Estimate(
+            *(float(result["correlation"][key]) for key in ("rho", "low", "high"))
+        ),
+        regions={
+            str(region): (
+                mode.partition(":")[2].replace("+", ", "),
+                _ranked(arrays, mode, channels)[:SHOWN],
+            )
+            for region, mode in result["regions"].items()
+        },
+    )
 
 
 def _ranked(arrays: dict[str, np.ndarray], mode: str, channels: int) -> list[Channel]:

@@ -1,14 +1,14 @@
 """AugShift records as the report reads them: checked once, grouped in the order of Table 2."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpe.errors import InputError
-from gpe.records import RECORD, Record
+from gpe.records import Record
 from gpe.report.grouping import grouped, with_variants
-from gpe.report.runs import Run
+from gpe.report.runs import Run, distinct
 from gpe.report.scores import Scores, read_shifts
 
 
@@ -30,7 +30,8 @@ METHODS = {
         "BlurPool + AugShift", "BlurPool + AugShift", 2, "not in the paper"
     ),
 }
-_ORDER = ("test", "validation", "paper", "fast", "quick", *METHODS)
+# Groups trials in the order of the paper's table.
+by = partial(grouped, order=("test", "validation", "paper", "fast", "quick", *METHODS))
 ROW = ("method", "variant", "crop_shift", "weight")
 
 
@@ -96,50 +97,39 @@ def tables(runs: Sequence[Run]) -> list[list[Trial]]:
     Raises:
         InputError: a record lacks what an AugShift record has.
     """
-    # A run and a copy of it are one measurement, not two seeds.
-    trials = list({str(run.record.config): _read(run) for run in runs}.values())
-    shown = "crop_shift", "weight"
+    trials = [run.read(_read) for run in distinct(runs)]
     return [
-        with_variants(table, by(table, "method").values(), shown)
+        with_variants(table, cell=("method",), shown=("crop_shift", "weight"))
         for table in by(trials, "preset", "data", "network", "split").values()
     ]
 
 
-def by(trials: Iterable[Trial], *attributes: str) -> dict[tuple, list[Trial]]:
-    """Trials by their values of ``attributes``, in the order of the paper's table."""
-    return grouped(trials, attributes, _ORDER)
-
-
 def _read(run: Run) -> Trial:
     record, config = run.record, run.record.config
-    try:
-        split = str(config["split"])
-        accuracy = {epoch["epoch"]: float(epoch["test_accuracy"]) for epoch in record.epochs}
-        last = record.result["last"]["epoch"]
-        return Trial(
-            directory=run.directory,
-            config=config,
-            data=str(config["data"]),
-            network=str(config["network"]),
-            preset=str(config["preset"]),
-            split=split,
-            method=str(config["method"]),
-            crop_shift=int(config["crop_shift"]),
-            weight=float(config["weight"]),
-            equal_compute=bool(config["equal_compute"]),
-            seed=int(config["seed"]),
-            image_size=int(config["image_size"]),
-            protocol=str(config["protocol"]),
-            accuracy=accuracy,
-            loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
-            last=last,
-            scores=_scores(record, accuracy[last], split),
-            classes=[str(name) for name in record.result["classes"]],
-            chance=float(record.chance),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        path = run.directory / RECORD
-        raise InputError(f"{path} is not an augshift record: {error!r}") from None
+    split = str(config["split"])
+    accuracy = {epoch["epoch"]: float(epoch["test_accuracy"]) for epoch in record.epochs}
+    last = record.result["last"]["epoch"]
+    return Trial(
+        directory=run.directory,
+        config=config,
+        data=str(config["data"]),
+        network=str(config["network"]),
+        preset=str(config["preset"]),
+        split=split,
+        method=str(config["method"]),
+        crop_shift=int(config["crop_shift"]),
+        weight=float(config["weight"]),
+        equal_compute=bool(config["equal_compute"]),
+        seed=int(config["seed"]),
+        image_size=int(config["image_size"]),
+        protocol=str(config["protocol"]),
+        accuracy=accuracy,
+        loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
+        last=last,
+        scores=_scores(record, accuracy[last], split),
+        classes=[str(name) for name in record.result["classes"]],
+        chance=float(record.chance),
+    )
 
 
 def _scores(record: Record, top1: float, split: str) -> Scores:

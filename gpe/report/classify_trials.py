@@ -79,7 +79,7 @@ def groups(runs: Sequence[Run]) -> list[list[Trial]]:
         InputError: a record lacks what a record of this experiment has.
     """
     trials = [_labelled(title, trial) for title, trial in each(runs, _read)]
-    return list(grouped(trials, ("data", "images"), ()).values())
+    return list(grouped(trials, "data", "images").values())
 
 
 def _labelled(title: str, trial: Trial) -> Trial:

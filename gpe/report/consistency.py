@@ -5,11 +5,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpe.errors import InputError
-from gpe.records import RECORD
 from gpe.report.figures import DASHES, BandLine, by_shift
 from gpe.report.grouping import grouped, recipe, with_variants
-from gpe.report.runs import Run
+from gpe.report.runs import Run, distinct
 from gpe.report.scores import Scores, cells, consistency_of, points, read_shifts, shown_shifts
 from gpe.report.words import count, listing, percent, random_shifts
 
@@ -52,11 +50,10 @@ def tables(runs: Sequence[Run]) -> list[list[Trial]]:
     Raises:
         InputError: a record lacks what a consistency record has.
     """
-    # A run and a copy of it are one measurement, not two seeds.
-    trials = list({str(run.record.config): _read(run) for run in runs}.values())
+    trials = [run.read(_read) for run in distinct(runs)]
     return [
-        with_variants(table, _by(table, "model", "weights").values())
-        for table in _by(trials, "data", "protocol").values()
+        with_variants(table, cell=("model", "weights"))
+        for table in grouped(trials, "data", "protocol").values()
     ]
 
 
@@ -116,7 +113,7 @@ def _group(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _rows(trials: Iterable[Trial]) -> Collection[list[Trial]]:
-    return _by(trials, "model", "weights", "variant").values()
+    return grouped(trials, "model", "weights", "variant").values()
 
 
 def _notes(trial: Trial) -> list[str]:
@@ -129,23 +126,15 @@ def _name(trial: Trial, trials: Sequence[Trial]) -> str:
     return trial.model if len(rows) == 1 else f"{trial.model} ({', '.join(_notes(trial))})"
 
 
-def _by(trials: Iterable[Trial], *attributes: str) -> dict[tuple, list[Trial]]:
-    return grouped(trials, attributes, order=())
-
-
 def _read(run: Run) -> Trial:
     record, config = run.record, run.record.config
-    try:
-        accuracy = record.result["accuracy"]
-        return Trial(
-            config=config,
-            data=str(config["data"]),
-            protocol=str(config["protocol"]),
-            model=str(config["model"]),
-            weights="" if config["weights"] is None else str(config["weights"]),
-            scores=Scores(None if accuracy is None else float(accuracy), read_shifts(record)),
-            chance=float(record.chance),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        path = run.directory / RECORD
-        raise InputError(f"{path} is not a consistency record: {error!r}") from None
+    accuracy = record.result["accuracy"]
+    return Trial(
+        config=config,
+        data=str(config["data"]),
+        protocol=str(config["protocol"]),
+        model=str(config["model"]),
+        weights="" if config["weights"] is None else str(config["weights"]),
+        scores=Scores(None if accuracy is None else float(accuracy), read_shifts(record)),
+        chance=float(record.chance),
+    )

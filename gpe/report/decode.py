@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gpe.errors import InputError
-from gpe.records import RECORD
 from gpe.report.figures import BandLine, panel
 from gpe.report.runs import Run
 from gpe.report.words import listing
@@ -192,20 +190,20 @@ def _read(name: str, runs: Sequence[Run]) -> Trial:
     shares: dict[str, dict[int, dict[str, Share]]] = defaultdict(lambda: defaultdict(dict))
     layers: dict[str, None] = {}
     chance, images = {}, {}
+
+    def add(run: Run) -> None:
+        record, grid = run.record, int(run.record.config["grid_size"])
+        chance[grid] = float(record.chance)
+        images[grid] = int(record.result["trained_on"]), int(record.result["tested_on"])
+        for row in sorted(record.result["rows"], key=lambda row: row["depth"]):
+            share = Share(*(float(row[name]) for name in Share._fields))
+            shares[str(row["readout"])][grid][str(row["layer"])] = share
+            layers.setdefault(str(row["layer"]))
+        if not record.result["rows"]:
+            raise ValueError("no rows")
+
     for run in sorted(runs, key=lambda run: str(run.record.config.get("grid_size")).zfill(9)):
-        try:
-            record, grid = run.record, int(run.record.config["grid_size"])
-            chance[grid] = float(record.chance)
-            images[grid] = int(record.result["trained_on"]), int(record.result["tested_on"])
-            for row in sorted(record.result["rows"], key=lambda row: row["depth"]):
-                share = Share(*(float(row[name]) for name in Share._fields))
-                shares[str(row["readout"])][grid][str(row["layer"])] = share
-                layers.setdefault(str(row["layer"]))
-            if not record.result["rows"]:
-                raise ValueError("no rows")
-        except (KeyError, TypeError, ValueError) as error:
-            path = run.directory / RECORD
-            raise InputError(f"{path} is not a decode record: {error!r}") from None
+        run.read(add)
     by_kind = {kind: dict(shares[kind]) for kind in [*_ORDER, *shares] if kind in shares}
     return Trial(name, list(layers), by_kind, chance, images)
 

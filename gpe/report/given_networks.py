@@ -2,13 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from gpe.errors import InputError
-from gpe.records import RECORD
-from gpe.report.runs import Run
-
-Found = TypeVar("Found")
+from gpe.report.runs import Found, Run, distinct
 
 _TITLE = ("data", "split", "network", "layer")
 # By what to tell apart those that agree in that, before any other option.
@@ -21,21 +17,9 @@ def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, F
     Raises:
         InputError: a record lacks what ``read`` looks for.
     """
-    # A run and a copy of it are one measurement.
-    runs = list({str(run.record.config): run for run in runs}.values())
+    runs = distinct(runs)
     titles = _titles([run.record.config for run in runs])
-    return [(title, _checked(run, read)) for title, run in zip(titles, runs, strict=True)]
-
-
-def _checked(run: Run, read: Callable[[Run], Found]) -> Found:
-    try:
-        return read(run)
-    except InputError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        path, experiment = run.directory / RECORD, run.record.experiment
-        article = "an" if experiment[0] in "aeiou" else "a"
-        raise InputError(f"{path} is not {article} {experiment} record: {error!r}") from None
+    return [(title, run.read(read)) for title, run in zip(titles, runs, strict=True)]
 
 
 def _titles(configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 
-def grouped(trials: Iterable[Any], attributes: Sequence[str], order: Sequence[str]) -> dict:
+def grouped(trials: Iterable[Any], *attributes: str, order: Sequence[str] = ()) -> dict:
     """Trials by their values of ``attributes``; texts in ``order`` first, then the others."""
     groups = defaultdict(list)
     for trial in trials:
@@ -21,16 +21,16 @@ def grouped(trials: Iterable[Any], attributes: Sequence[str], order: Sequence[st
 
 
 def with_variants(
-    trials: Sequence[Any], cells: Iterable[Sequence[Any]], shown: Sequence[str] = ()
+    trials: Sequence[Any], cell: Sequence[str], shown: Sequence[str] = ()
 ) -> list[Any]:
     """The trials of one table, told apart where more than the seed differs within a cell.
 
     Args:
         trials: dataclasses with ``config`` and ``variant``.
-        cells: the same trials in groups.
+        cell: attributes that trials of one cell have in common.
         shown: options that the table shows anyhow.
     """
-    cells = list(cells)
+    cells = grouped(trials, *cell).values()
     options = {option for trial in trials for option in trial.config}
     differing = sorted(
         option

@@ -1,19 +1,19 @@
 """Location records as the report reads them: checked once, grouped in the paper's order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpe.errors import InputError
-from gpe.records import RECORD
 from gpe.report.grouping import grouped, with_variants
-from gpe.report.runs import Run
+from gpe.report.runs import Run, distinct
 
 TASKS = {"location": "Location: where is it?", "object": "Object: what is it?"}
 NETWORKS = {"gapnet": "GAPNet", "permutenet": "PermuteNet", "fixed": "PermuteNet, fixed shuffle"}
 PADDINGS = ("zeros", "reflect", "replicate", "circular")
-_ORDER = ("paper", *TASKS, *PADDINGS, *NETWORKS)
+# Groups trials in the order of the paper's table.
+by = partial(grouped, order=("paper", *TASKS, *PADDINGS, *NETWORKS))
 
 
 @dataclass(frozen=True)
@@ -53,41 +53,30 @@ def read(runs: Sequence[Run]) -> list[Trial]:
     Raises:
         InputError: a record lacks what a location record has.
     """
-    # A run and a copy of it are one measurement, not two seeds.
-    trials = list({str(run.record.config): _read(run) for run in runs}.values())
-    tables = by(trials, "preset", "data").values()
+    tables = by([run.read(_read) for run in distinct(runs)], "preset", "data").values()
     cell = "task", "grid", "padding", "network"
-    return [trial for table in tables for trial in with_variants(table, by(table, *cell).values())]
-
-
-def by(trials: Iterable[Trial], *attributes: str) -> dict[tuple, list[Trial]]:
-    """Trials by their values of ``attributes``, in the order of the paper's table."""
-    return grouped(trials, attributes, _ORDER)
+    return [trial for table in tables for trial in with_variants(table, cell)]
 
 
 def _read(run: Run) -> Trial:
     record, config = run.record, run.record.config
-    try:
-        fixed = config["network"] == "permutenet" and config["permutation"] == "fixed"
-        trial = Trial(
-            directory=run.directory,
-            config=config,
-            data=str(config["data"]),
-            preset=str(config["preset"]),
-            task=str(config["task"]),
-            grid=int(config["grid_size"]),
-            padding=str(config["padding_mode"]),
-            network="fixed" if fixed else str(config["network"]),
-            accuracy={epoch["epoch"]: float(epoch["test_accuracy"]) for epoch in record.epochs},
-            loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
-            best=record.result["best"]["epoch"],
-            last=record.result["last"]["epoch"],
-            chance=float(record.chance),
-            paper=None if record.paper is None else float(record.paper["value"]),
-        )
-        # The result must name epochs that are there.
-        trial.accuracy[trial.best], trial.accuracy[trial.last]
-    except (KeyError, TypeError, ValueError) as error:
-        path = run.directory / RECORD
-        raise InputError(f"{path} is not a location record: {error!r}") from None
+    fixed = config["network"] == "permutenet" and config["permutation"] == "fixed"
+    trial = Trial(
+        directory=run.directory,
+        config=config,
+        data=str(config["data"]),
+        preset=str(config["preset"]),
+        task=str(config["task"]),
+        grid=int(config["grid_size"]),
+        padding=str(config["padding_mode"]),
+        network="fixed" if fixed else str(config["network"]),
+        accuracy={epoch["epoch"]: float(epoch["test_accuracy"]) for epoch in record.epochs},
+        loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
+        best=record.result["best"]["epoch"],
+        last=record.result["last"]["epoch"],
+        chance=float(record.chance),
+        paper=None if record.paper is None else float(record.paper["value"]),
+    )
+    # The result must name epochs that are there.
+    trial.accuracy[trial.best], trial.accuracy[trial.last]
     return trial

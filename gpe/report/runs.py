@@ -1,12 +1,15 @@
-"""The table of runs that every experiment gets: what was run, on what, and how to repeat it."""
+"""Runs, and the table of them that every experiment gets: what was run, and how to repeat it."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from gpe.records import Record
+from gpe.errors import InputError
+from gpe.records import RECORD, Record
+
+Found = TypeVar("Found")
 
 # Columns of every table, even where all runs agree; the rest are columns where runs differ.
 _ALWAYS = ("best test accuracy", "last test accuracy", "seconds", "images per second")
@@ -23,6 +26,26 @@ class Run:
     @classmethod
     def load(cls, directory: Path) -> "Run":
         return cls(Path(directory), Record.load(Path(directory)))
+
+    def read(self, reader: Callable[["Run"], Found]) -> Found:
+        """What ``reader`` makes of it.
+
+        Raises:
+            InputError: the record lacks what ``reader`` looks for.
+        """
+        try:
+            return reader(self)
+        except InputError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            path, experiment = self.directory / RECORD, self.record.experiment
+            article = "an" if experiment[0] in "aeiou" else "a"
+            raise InputError(f"{path} is not {article} {experiment} record: {error!r}") from None
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """Without copies: a run and a copy of it are one measurement, not two seeds."""
+    return list({str(run.record.config): run for run in runs}.values())
 
 
 def runs_table(runs: Sequence[Run]) -> dict[str, Any]:

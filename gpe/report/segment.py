@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpe.errors import InputError
-from gpe.records import RECORD, load_arrays
+from gpe.records import load_arrays
 from gpe.report.figures import png
 from gpe.report.grouping import grouped, recipe, with_variants
 from gpe.report.runs import Run
@@ -52,7 +51,7 @@ def section(runs: Sequence[Run]) -> dict[str, Any]:
     """The context of ``segment.html``: one group for each split of a dataset.
 
     Raises:
-        InputError: a record lacks what a segmentation record has.
+        InputError: a record lacks what a segment record has.
     """
     return {"groups": [_group(trials) for trials in tables(runs)]}
 
@@ -61,12 +60,11 @@ def tables(runs: Sequence[Run]) -> list[list[Trial]]:
     """The trials in ``runs``, by dataset and split.
 
     Raises:
-        InputError: a record lacks what a segmentation record has.
+        InputError: a record lacks what a segment record has.
     """
-    trials = [_read(run) for run in runs]
+    trials = [run.read(_read) for run in runs]
     return [
-        with_variants(table, grouped(table, ("label",), order=()).values())
-        for table in grouped(trials, ("data", "split"), order=()).values()
+        with_variants(table, cell=("label",)) for table in grouped(trials, "data", "split").values()
     ]
 
 
@@ -151,26 +149,22 @@ def _pictures(arrays: dict[str, np.ndarray]) -> list[dict[str, str]]:
 
 def _read(run: Run) -> Trial:
     record, config = run.record, run.record.config
-    try:
-        return Trial(
-            config=config,
-            directory=run.directory,
-            data=str(config["data"]),
-            split=str(config["split"]),
-            label=str(config["network"]) if "network" in config else _label(config),
-            classes=[str(name) for name in record.result["classes"]],
-            miou={str(name): float(value) for name, value in record.result["miou"].items()},
-            iou={
-                str(name): [None if value is None else float(value) for value in values]
-                for name, values in record.result["iou"].items()
-            },
-            accuracy=float(record.result["pixel_accuracy"]),
-            images=int(record.result["images"]),
-            paper=float(record.paper["value"]) if record.paper else None,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        path = run.directory / RECORD
-        raise InputError(f"{path} is not a segmentation record: {error!r}") from None
+    return Trial(
+        config=config,
+        directory=run.directory,
+        data=str(config["data"]),
+        split=str(config["split"]),
+        label=str(config["network"]) if "network" in config else _label(config),
+        classes=[str(name) for name in record.result["classes"]],
+        miou={str(name): float(value) for name, value in record.result["miou"].items()},
+        iou={
+            str(name): [None if value is None else float(value) for value in values]
+            for name, values in record.result["iou"].items()
+        },
+        accuracy=float(record.result["pixel_accuracy"]),
+        images=int(record.result["images"]),
+        paper=float(record.paper["value"]) if record.paper else None,
+    )
 
 
 def _label(config: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """dual_crop: a loop over images says what is right, the reference says which bits."""
 
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -12,9 +10,17 @@ from torchvision.transforms.v2 import functional as F
 
 import gpe
 from tests.conftest import TOLERANCE
+from tests.ops.conftest import (
+    assert_same_bits,
+    compiled_for_cpu,
+    complaint_of_a_gpu,
+    needs_gpu,
+    skip_without_memory,
+    with_reference,
+)
+from tests.ops.maps import FLOATS, FORMATS, LAYOUTS, MEAN, STD
 
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-FORMATS = (torch.contiguous_format, torch.channels_last)
+by_reference = partial(with_reference, gpe.dual_crop)
 # Each with what torch.nn.functional.pad calls it.
 MODES = {
     "zeros": "constant",
@@ -22,7 +28,6 @@ MODES = {
     "replicate": "replicate",
     "circular": "circular",
 }
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 SIZE, PADDING = (6, 8), (3, 2)
 
 
@@ -53,12 +58,6 @@ def loop(images, offsets, flips, mode, mean, std, dtype):
     return crops
 
 
-def by_reference(monkeypatch, *args, **kwargs):
-    with monkeypatch.context() as patch:
-        patch.setenv("GPE_BACKEND", "reference")
-        return gpe.dual_crop(*args, **kwargs)
-
-
 def on(device, tensors):
     images, offsets, flips = (tensor.to(device) for tensor in tensors)
     return {"images": images, "offsets": offsets, "flips": flips}
@@ -69,10 +68,10 @@ def on(device, tensors):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("mode", MODES)
-def test_reference_agrees_with_the_loop(mode, dtype, monkeypatch):
+def test_reference_agrees_with_the_loop(mode, dtype):
     tensors = sample(count=20)
     options = {"padding": PADDING, "padding_mode": mode, "mean": MEAN, "std": STD, "dtype": dtype}
-    crops = by_reference(monkeypatch, size=SIZE, **on("cpu", tensors), **options)
+    crops = by_reference(size=SIZE, **on("cpu", tensors), **options)
     expected = loop(*tensors, mode, MEAN, STD, dtype)
     rtol, atol = TOLERANCE[dtype]
     torch.testing.assert_close(crops, expected, rtol=rtol, atol=atol)
@@ -81,9 +80,7 @@ def test_reference_agrees_with_the_loop(mode, dtype, monkeypatch):
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("mode", MODES)
-def test_kernels_give_the_bits_of_the_reference(
-    mode, dtype, memory_format, served, interpreted, monkeypatch
-):
+def test_kernels_give_the_bits_of_the_reference(mode, dtype, memory_format, served, interpreted):
     if interpreted and dtype == torch.bfloat16:
         pytest.skip("Triton's interpreter does not round to bfloat16 as a GPU does")
     crop = partial(gpe.dual_crop, size=SIZE, **on(served, sample()))
@@ -92,7 +89,7 @@ def test_kernels_give_the_bits_of_the_reference(
     crops = crop(**options)
     assert crops.dtype == dtype
     assert crops.flatten(0, 1).is_contiguous(memory_format=memory_format)
-    assert torch.equal(crops, by_reference(monkeypatch, **crop.keywords, **options))
+    assert torch.equal(crops, by_reference(**crop.keywords, **options))
 
 
 def test_zeros_are_black_pixels_as_torchvision_has_them(served):
@@ -107,27 +104,16 @@ def test_zeros_are_black_pixels_as_torchvision_has_them(served):
         torch.testing.assert_close(crops[view, image], expected, rtol=1e-6, atol=1e-6)
 
 
-LAYOUTS = {
-    "channels last": lambda images: images.contiguous(memory_format=torch.channels_last),
-    "every other row": lambda images: images.repeat_interleave(2, 2)[:, :, ::2],
-    "every other column": lambda images: images.repeat_interleave(2, 3)[:, :, :, ::2],
-    "every third column": lambda images: images.repeat_interleave(3, 3)[:, :, :, ::3],
-    "transposed": lambda images: images.mT.contiguous().mT,
-    "one image for all": lambda images: images[:1].expand(images.shape),
-    "one row for all": lambda images: images[:, :, :1].expand(images.shape),
-}
-
-
 @pytest.mark.parametrize("channels", (1, 3, 4))
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_images_may_have_any_strides(layout, channels, memory_format, served, monkeypatch):
+def test_images_may_have_any_strides(layout, channels, memory_format, served):
     tensors = on(served, sample(channels=channels))
     tensors["images"] = layout(tensors["images"])
     options = {"size": SIZE, "padding": PADDING, "padding_mode": "reflect"}
     crops = gpe.dual_crop(**tensors, **options, memory_format=memory_format)
     tensors["images"] = tensors["images"].contiguous()
-    assert torch.equal(crops, by_reference(monkeypatch, **tensors, **options))
+    assert torch.equal(crops, by_reference(**tensors, **options))
 
 
 def test_offsets_and_flips_may_have_any_strides(served):
@@ -137,6 +123,8 @@ def test_offsets_and_flips_may_have_any_strides(served):
     offsets = tensors["offsets"].permute(2, 1, 0).contiguous().permute(2, 1, 0)
     assert torch.equal(crop(offsets, tensors["flips"].T.contiguous().T), crops)
 
+
+# Edges
 
 SHAPES = (
     {"views": 1},
@@ -154,13 +142,13 @@ SHAPES = (
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_shapes_that_fit_no_vector_and_no_tile(shape, memory_format, served, monkeypatch):
+def test_shapes_that_fit_no_vector_and_no_tile(shape, memory_format, served):
     options = {"size": SIZE, "padding": PADDING} | {
         name: shape[name] for name in ("size", "padding") if name in shape
     }
     tensors = on(served, sample(**shape))
     crops = gpe.dual_crop(**tensors, **options, memory_format=memory_format)
-    assert torch.equal(crops, by_reference(monkeypatch, **tensors, **options))
+    assert torch.equal(crops, by_reference(**tensors, **options))
 
 
 WIDEST = {"zeros": (11, 12), "reflect": (6, 8), "replicate": (11, 12), "circular": (7, 9)}
@@ -168,12 +156,12 @@ WIDEST = {"zeros": (11, 12), "reflect": (6, 8), "replicate": (11, 12), "circular
 
 @pytest.mark.parametrize("size", ((3, 2), (9, 11)))
 @pytest.mark.parametrize(("mode", "padding"), WIDEST.items())
-def test_wide_padding(mode, padding, size, served, monkeypatch):
+def test_wide_padding(mode, padding, size, served):
     """A crop may lie wholly in the padding, or hold the image and padding on both sides."""
     tensors = on(served, sample(count=30, channels=1, size=size, padding=padding))
     options = {"size": size, "padding": padding, "padding_mode": mode}
     crops = gpe.dual_crop(**tensors, **options)
-    assert torch.equal(crops, by_reference(monkeypatch, **tensors, **options))
+    assert torch.equal(crops, by_reference(**tensors, **options))
 
 
 def test_one_number_stands_for_both_sides(served):
@@ -190,16 +178,12 @@ def test_empty_batches_give_empty_crops(shape, served):
     assert crops.shape == (2, *shape[:2], 4, 4)
 
 
-def test_indices_past_two_to_the_31(device, monkeypatch):
+def test_indices_past_two_to_the_31(compiled):
     """The image is in the last corner of a crop of 2.1 billion elements."""
-    monkeypatch.setenv("GPE_BACKEND", "compiled")
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    if device == "cpu" and _free_memory() < 6e9:
-        pytest.skip("needs 6 GB of free memory")
+    skip_without_memory(compiled, gigabytes=6)
     size = 46342
-    images = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8, device=device)
-    offsets = torch.tensor([[[8, 8]]], device=device)
+    images = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8, device=compiled)
+    offsets = torch.tensor([[[8, 8]]], device=compiled)
     crops = gpe.dual_crop(
         images, size, offsets, offsets[..., 0] < 0, padding=size, dtype=torch.bfloat16
     )
@@ -209,15 +193,8 @@ def test_indices_past_two_to_the_31(device, monkeypatch):
     assert crops[..., -8:, :-8].eq(0).all()
 
 
-def _free_memory():
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1e3 for line in lines if "MemAvailable" in line)
-
-
-def test_the_same_bits_twice(served):
-    tensors = on(served, sample())
-    first, second = (gpe.dual_crop(**tensors, size=SIZE, padding=PADDING) for _ in "ab")
-    assert torch.equal(first, second)
+def test_the_same_bits_twice_and_with_more_threads(served):
+    assert_same_bits(gpe.dual_crop, **on(served, sample()), size=SIZE, padding=PADDING)
 
 
 # Dtypes
@@ -235,11 +212,9 @@ def test_default_dtype_follows_autocast(device):
 
 
 @pytest.mark.parametrize("channels_last", (False, True))
-def test_opcheck(device, channels_last):
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    scale, shift = torch.full((2, 3), 0.5, device=device)
-    images, offsets, flips = on(device, sample()).values()
+def test_opcheck(compiled, channels_last):
+    scale, shift = torch.full((2, 3), 0.5, device=compiled)
+    images, offsets, flips = on(compiled, sample()).values()
     arguments = (images, offsets, flips, SIZE, PADDING, "reflect", scale, shift)
     opcheck(torch.ops.gpe.dual_crop, (*arguments, torch.float32, channels_last))
 
@@ -257,23 +232,16 @@ def test_compile_fullgraph(compiler, served):
     torch.testing.assert_close(compiled(**tensors), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ("compiled", "triton"))
-def test_inside_a_captured_graph(name, monkeypatch):
+def test_inside_a_captured_graph(captured):
     """Replays with other images, offsets and flips."""
-    monkeypatch.setenv("GPE_BACKEND", name)
     options = {"size": SIZE, "padding": PADDING, "mean": MEAN}
     tensors = on("cuda", sample())
-    gpe.dual_crop(**tensors, **options)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        crops = gpe.dual_crop(**tensors, **options)
+    graph, crops = captured(lambda: gpe.dual_crop(**tensors, **options))
     for seed in range(3):
         for tensor, new in zip(tensors.values(), sample(seed), strict=True):
             tensor.copy_(new)
         graph.replay()
-        assert torch.equal(crops, by_reference(monkeypatch, **tensors, **options))
+        assert torch.equal(crops, by_reference(**tensors, **options))
 
 
 # Errors
@@ -333,20 +301,16 @@ def test_a_crop_outside_the_padded_image(wrong, served):
         gpe.dual_crop(IMAGES, SIZE, offsets, FLIPS, padding=PADDING)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("name", ("compiled", "triton", "reference"))
 def test_a_crop_outside_the_padded_image_on_a_gpu(name, monkeypatch):
-    """In a process of its own: a device-side assertion ends the use of the GPU."""
     monkeypatch.setenv("GPE_BACKEND", name)
-    code = (
-        "import gpe, torch; images = torch.zeros(1, 1, 4, 4, device='cuda', dtype=torch.uint8);"
+    crop = (
+        "images = torch.zeros(1, 1, 4, 4, device='cuda', dtype=torch.uint8);"
         "offsets = torch.tensor([[[0, 1]]], device='cuda');"
-        "gpe.dual_crop(images, 4, offsets, offsets[..., 0] > 0);"
-        "torch.cuda.synchronize()"
+        "gpe.dual_crop(images, 4, offsets, offsets[..., 0] > 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "padded image" in done.stderr
+    assert "padded image" in complaint_of_a_gpu(crop)
 
 
 UNSAFE = {
@@ -369,10 +333,9 @@ UNSAFE = {
 }
 
 
+@compiled_for_cpu
 @pytest.mark.parametrize(("message", "change"), UNSAFE.items(), ids=UNSAFE)
 def test_the_bare_operator_stays_inside_its_tensors(message, change):
-    if not gpe.doctor().status["cpu", "compiled"].ready:
-        pytest.skip("no compiled kernels")
     arguments = {"images": IMAGES, "offsets": OFFSETS, "flips": FLIPS, "size": SIZE}
     arguments |= {"padding": PADDING, "padding_mode": "zeros"}
     arguments |= {"scale": torch.ones(3), "shift": torch.ones(3)}

@@ -6,14 +6,10 @@ from torch.library import opcheck
 
 import gpe
 from tests.conftest import TOLERANCE
+from tests.ops.conftest import assert_same_bits, compiled_for_cpu, largest_allocation
+from tests.ops.maps import FLOATS, FORMATS, LAYOUTS, SHAPES, two_maps
 
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def sample(seed=0, *, count=3, channels=5, height=4, width=6, dtype=torch.float32, device="cpu"):
-    generator = torch.Generator().manual_seed(seed)
-    shape = (2, count, channels, height, width)
-    return (torch.randn(shape, generator=generator) + 1).to(device, dtype).unbind()
+LAYOUTS = LAYOUTS | {"mirrored": lambda maps: maps.flip(-1)}
 
 
 def loop(features, mirrored):
@@ -43,82 +39,48 @@ def assert_right(result, features, mirrored):
 
 # Values
 
-LAYOUTS = {
-    "contiguous": lambda maps: maps,
-    "channels last": lambda maps: maps.contiguous(memory_format=torch.channels_last),
-    "every other row": lambda maps: maps.repeat_interleave(2, 2)[:, :, ::2],
-    "every other column": lambda maps: maps.repeat_interleave(2, 3)[:, :, :, ::2],
-    "part of wider maps": lambda maps: torch.nn.functional.pad(maps, (1, 2, 3, 1))[
-        :, :, 3:-1, 1:-2
-    ],
-    "part of wider channels-last maps": lambda maps: torch.nn.functional.pad(
-        maps.contiguous(memory_format=torch.channels_last), (1, 2, 3, 1)
-    )[:, :, 3:-1, 1:-2],
-    "some of the channels": lambda maps: maps.repeat_interleave(2, 1)[:, ::2],
-    "transposed": lambda maps: maps.mT.contiguous().mT,
-    "mirrored": lambda maps: maps.flip(-1),
-    "one image for all": lambda maps: maps[:1].expand(maps.shape),
-    "one pixel for all": lambda maps: maps[:, :, :1, :1].expand(maps.shape),
-}
-
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_values(dtype, layout, served):
-    features, mirrored = map(layout, sample(dtype=dtype, device=served))
+    features, mirrored = map(layout, two_maps(dtype=dtype, device=served))
     assert_right(gpe.flip_difference(features, mirrored), features, mirrored)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_the_two_maps_may_differ_in_layout(layout, served):
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     assert_right(gpe.flip_difference(layout(a), b), layout(a), b)
     assert_right(gpe.flip_difference(a, layout(b)), a, layout(b))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_pooled_latents(dtype, served):
-    features, mirrored = (maps[:, :, 0, 0] for maps in sample(dtype=dtype, device=served))
+    features, mirrored = (maps[:, :, 0, 0] for maps in two_maps(dtype=dtype, device=served))
     difference, total, _ = gpe.flip_difference(features, mirrored)
     wide = difference.dtype
     assert torch.equal(difference, features.to(wide) - mirrored.to(wide))
     assert torch.equal(total, added_up(difference))
 
 
-@pytest.mark.parametrize(
-    "shape",
-    (
-        {"count": 1, "channels": 1, "height": 1, "width": 1},
-        {"height": 1, "width": 1},
-        {"height": 1},
-        {"width": 1},
-        {"height": 7, "width": 7, "channels": 130},
-        {"height": 2, "width": 2, "count": 9},
-        {"height": 40, "width": 61, "channels": 2, "count": 1},
-        {"height": 48, "width": 64, "channels": 16, "count": 1},
-    ),
-    ids=str,
-)
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+# Edges
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_shapes_that_fit_no_vector_and_no_block(dtype, memory_format, shape, served, interpreted):
-    maps = sample(**shape, dtype=dtype, device=served)
+    maps = two_maps(**shape, dtype=dtype, device=served)
     if interpreted and maps[0].numel() > 20000:
         pytest.skip("the interpreter takes minutes")
     a, b = (features.contiguous(memory_format=memory_format) for features in maps)
     assert_right(gpe.flip_difference(a, b), a, b)
 
 
-@pytest.mark.parametrize("strides", ((2**31, 4, 2, 1), (12, 2**31, 2, 1), (12, 4, 2**31, 1)))
-def test_indices_past_two_to_the_31(strides, device, monkeypatch):
-    """Maps far apart in memory, of which hardly a page is touched."""
-    monkeypatch.setenv("GPE_BACKEND", "compiled")
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    memory = torch.empty(2**32 + 64, dtype=torch.bfloat16, device=device)
-    features = memory.as_strided((2, 3, 2, 2), strides).zero_()
-    features[-1, -1, -1, -1] = 4
-    difference, total, absolute_total = gpe.flip_difference(torch.zeros_like(features), features)
+def test_indices_past_two_to_the_31(far_apart):
+    far_apart[-1, -1, -1, -1] = 4
+    zeros = torch.zeros_like(far_apart)
+    difference, total, absolute_total = gpe.flip_difference(zeros, far_apart)
     assert difference.tolist() == [[0, 0, 0], [0, 0, -1]]
     assert total.tolist() == [0, 0, -1] and absolute_total.tolist() == [0, 0, 1]
 
@@ -148,7 +110,7 @@ def added_up(differences):
 @pytest.mark.parametrize("sizes", ((7,), (1, 6), (3, 2, 2), (1,) * 7))
 def test_sums_do_not_depend_on_the_batches(sizes, served):
     """To the last bit."""
-    features, mirrored = sample(count=7, channels=33, device=served)
+    features, mirrored = two_maps(count=7, channels=33, device=served)
     totals = tuple(torch.zeros(33, dtype=torch.float64, device=served) for _ in range(2))
     differences = []
     for batch in zip(features.split(sizes), mirrored.split(sizes), strict=True):
@@ -162,34 +124,22 @@ def test_sums_do_not_depend_on_the_batches(sizes, served):
 
 def test_the_same_bits_twice_and_with_more_threads(served, interpreted):
     for height in (3,) if interpreted else (3, 40):
-        maps = sample(count=4, channels=33, height=height, width=50, device=served)
-        for memory_format in (torch.contiguous_format, torch.channels_last):
+        maps = two_maps(count=4, channels=33, height=height, width=50, device=served)
+        for memory_format in FORMATS:
             a, b = (features.contiguous(memory_format=memory_format) for features in maps)
-            first = gpe.flip_difference(a, b)
-            for threads in (1, 2, 3):
-                again = with_threads(threads, gpe.flip_difference, a, b)
-                assert all(map(torch.equal, first, again))
-
-
-def with_threads(threads, function, *arguments):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return function(*arguments)
-    finally:
-        torch.set_num_threads(before)
+            assert_same_bits(gpe.flip_difference, a, b)
 
 
 def test_mirrored_pixels_change_nothing_that_matters(served):
     """Whoever mirrors the features back, or not, gets the same but for rounding."""
-    features, mirrored = sample(device=served)
+    features, mirrored = two_maps(device=served)
     results = (gpe.flip_difference(features, maps) for maps in (mirrored, mirrored.flip(-1)))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_autocast_leaves_the_dtype_to_the_features(served):
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     with torch.autocast(served, torch.bfloat16):
         assert_right(gpe.flip_difference(a, b), a, b)
         assert_right(gpe.flip_difference(a.bfloat16(), b.bfloat16()), a.bfloat16(), b.bfloat16())
@@ -202,7 +152,7 @@ def test_autocast_leaves_the_dtype_to_the_features(served):
 def test_gradient(layout, served, interpreted):
     if interpreted and layout != "contiguous":
         pytest.skip("the interpreter takes minutes; the backward pass is the same")
-    maps = sample(count=2, channels=3, height=2, width=2, dtype=torch.float64, device=served)
+    maps = two_maps(count=2, channels=3, height=2, width=2, dtype=torch.float64, device=served)
     maps = tuple(LAYOUTS[layout](features).detach().requires_grad_() for features in maps)
     assert torch.autograd.gradcheck(gpe.flip_difference, maps)
     assert torch.autograd.gradgradcheck(gpe.flip_difference, maps)
@@ -210,7 +160,7 @@ def test_gradient(layout, served, interpreted):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_gradient_is_that_of_plain_pytorch(dtype, served):
-    a, b = (maps.requires_grad_() for maps in sample(dtype=dtype, device=served))
+    a, b = (maps.requires_grad_() for maps in two_maps(dtype=dtype, device=served))
     difference, total, absolute_total = gpe.flip_difference(a, b)
     loss = difference.square().sum() + 2 * total.sum() + 30 * absolute_total.sum()
     gradients = torch.autograd.grad(loss, (a, b))
@@ -227,23 +177,19 @@ def test_gradient_is_that_of_plain_pytorch(dtype, served):
 def test_backward_writes_nothing_of_the_features_size(served):
     if gpe.ops.backend.choose(served) == "reference":
         pytest.skip("plain PyTorch does")
-    a, b = (
-        maps.requires_grad_()
-        for maps in sample(count=2, channels=3, height=32, width=32, device=served)
-    )
+    maps = two_maps(count=2, channels=3, height=32, width=32, device=served)
+    a, b = (features.requires_grad_() for features in maps)
     difference, _, absolute_total = gpe.flip_difference(a, b)
     loss = difference.square().sum() + absolute_total.sum()
-    with torch.profiler.profile(profile_memory=True) as profiler:
-        gradients = torch.autograd.grad(loss, (a, b))
+    largest, gradients = largest_allocation(torch.autograd.grad, loss, (a, b))
     for gradient in gradients:
         assert gradient.shape == a.shape
         assert gradient.stride()[2:] == (0, 0)
-    assert max(event.cpu_memory_usage for event in profiler.events()) < a.nbytes
-    assert max(event.device_memory_usage for event in profiler.events()) < a.nbytes
+    assert largest < a.nbytes
 
 
 def test_no_gradient_goes_through_running_sums(served):
-    a, b = (maps.requires_grad_() for maps in sample(device=served))
+    a, b = (maps.requires_grad_() for maps in two_maps(device=served))
     totals = tuple(torch.zeros(5, dtype=torch.float64, device=served) for _ in range(2))
     difference, total, absolute_total = gpe.flip_difference(a, b, totals=totals)
     assert difference.requires_grad
@@ -255,11 +201,9 @@ def test_no_gradient_goes_through_running_sums(served):
 
 @pytest.mark.parametrize("requires_grad", (False, True))
 @pytest.mark.parametrize("running", (False, True))
-def test_opcheck(device, running, requires_grad):
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    maps = (maps.requires_grad_(requires_grad) for maps in sample(count=2, device=device))
-    totals = (torch.ones(5, dtype=torch.float64, device=device),) * 2 if running else (None, None)
+def test_opcheck(compiled, running, requires_grad):
+    maps = (maps.requires_grad_(requires_grad) for maps in two_maps(count=2, device=compiled))
+    totals = (torch.ones(5, dtype=torch.float64, device=compiled),) * 2 if running else (None, None)
     opcheck(torch.ops.gpe.flip_difference, (*maps, *totals))
 
 
@@ -273,7 +217,7 @@ def test_compile_fullgraph(running, compiler, served):
     def zeros():
         return tuple(torch.zeros(5, dtype=torch.float64, device=served) for _ in range(2))
 
-    a, b = (maps.requires_grad_() for maps in sample(device=served))
+    a, b = (maps.requires_grad_() for maps in two_maps(device=served))
     expected, totals, expected_totals = step(a, b, zeros()), zeros(), zeros()
     loss, absolute_total = torch.compile(step, fullgraph=True, backend=compiler)(a, b, totals)
     # The compiler takes the means of plain PyTorch in another order, in float32.
@@ -285,24 +229,14 @@ def test_compile_fullgraph(running, compiler, served):
     torch.testing.assert_close(totals, expected_totals, **close)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ("compiled", "triton"))
-def test_inside_a_captured_graph(name, monkeypatch):
+def test_inside_a_captured_graph(captured):
     """Each replay adds to the sums, as each call would."""
-    monkeypatch.setenv("GPE_BACKEND", name)
-    features, mirrored = sample(device="cuda")
+    features, mirrored = two_maps(device="cuda")
     totals = tuple(torch.zeros(5, dtype=torch.float64, device="cuda") for _ in range(2))
+    graph, _ = captured(lambda: gpe.flip_difference(features, mirrored, totals=totals))
     expected = tuple(map(torch.clone, totals))
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        gpe.flip_difference(features, mirrored)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        gpe.flip_difference(features, mirrored, totals=totals)
     for seed in range(3):
-        for maps, others in zip((features, mirrored), sample(seed), strict=True):
+        for maps, others in zip((features, mirrored), two_maps(seed), strict=True):
             maps.copy_(others)
         graph.replay()
         gpe.flip_difference(features, mirrored, totals=expected)
@@ -311,7 +245,7 @@ def test_inside_a_captured_graph(name, monkeypatch):
 
 # Errors
 
-A, B = sample(count=4)
+A, B = two_maps(count=4)
 SUMS = torch.zeros(5, dtype=torch.float64)
 WRONG = {
     r"features: expected shape \[N,C,H,W\] or \[N,C\], got \[5, 4, 6\]": (A[0], B[0]),
@@ -343,7 +277,7 @@ def test_wrong_arguments_name_themselves(message, arguments):
 
 
 def test_nan_is_named_and_leaves_the_sums_alone(served):
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     totals = tuple(torch.ones(5, dtype=torch.float64, device=served) for _ in range(2))
     b[2, 4, 0, 0] = float("nan")
     if served == "cuda":
@@ -365,9 +299,8 @@ UNSAFE = {
 }
 
 
+@compiled_for_cpu
 @pytest.mark.parametrize(("message", "arguments"), UNSAFE.items(), ids=UNSAFE)
 def test_the_bare_operator_stays_inside_its_tensors(message, arguments):
-    if not gpe.doctor().status["cpu", "compiled"].ready:
-        pytest.skip("no compiled kernels")
     with pytest.raises((ValueError, TypeError), match=message):
         torch.ops.gpe.flip_difference(*arguments)

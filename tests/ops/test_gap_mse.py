@@ -8,14 +8,8 @@ from torch.library import opcheck
 
 import gpe
 from tests.conftest import TOLERANCE
-
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def sample(seed=0, *, count=3, channels=5, height=4, width=6, dtype=torch.float32, device="cpu"):
-    generator = torch.Generator().manual_seed(seed)
-    shape = (2, count, channels, height, width)
-    return (torch.randn(shape, generator=generator) + 1).to(device, dtype).unbind()
+from tests.ops.conftest import assert_same_bits, compiled_for_cpu, largest_allocation
+from tests.ops.maps import FLOATS, FORMATS, LAYOUTS, SHAPES, two_maps
 
 
 def loop(a, b):
@@ -43,91 +37,56 @@ def assert_right(result, a, b):
 
 # Values
 
-LAYOUTS = {
-    "contiguous": lambda maps: maps,
-    "channels last": lambda maps: maps.contiguous(memory_format=torch.channels_last),
-    "every other row": lambda maps: maps.repeat_interleave(2, 2)[:, :, ::2],
-    "every other column": lambda maps: maps.repeat_interleave(2, 3)[:, :, :, ::2],
-    "part of wider maps": lambda maps: torch.nn.functional.pad(maps, (1, 2, 3, 1))[
-        :, :, 3:-1, 1:-2
-    ],
-    "part of wider channels-last maps": lambda maps: torch.nn.functional.pad(
-        maps.contiguous(memory_format=torch.channels_last), (1, 2, 3, 1)
-    )[:, :, 3:-1, 1:-2],
-    "some of the channels": lambda maps: maps.repeat_interleave(2, 1)[:, ::2],
-    "transposed": lambda maps: maps.mT.contiguous().mT,
-    "one image for all": lambda maps: maps[:1].expand(maps.shape),
-    "one pixel for all": lambda maps: maps[:, :, :1, :1].expand(maps.shape),
-}
-
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_values(dtype, layout, served):
-    a, b = map(layout, sample(dtype=dtype, device=served))
+    a, b = map(layout, two_maps(dtype=dtype, device=served))
     assert_right(gpe.gap_mse(a, b), a, b)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_the_two_maps_may_differ_in_layout(layout, served):
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     assert_right(gpe.gap_mse(layout(a), b), layout(a), b)
     assert_right(gpe.gap_mse(a, layout(b)), a, layout(b))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_stacked_maps_give_the_bits_of_two(layout, served):
-    stacked = layout(torch.cat(sample(device=served)))
+    stacked = layout(torch.cat(two_maps(device=served)))
     two = gpe.gap_mse(*stacked.tensor_split(2))
     for one, other in zip(gpe.gap_mse(stacked), two, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    (
-        {"count": 1, "channels": 1, "height": 1, "width": 1},
-        {"height": 1, "width": 1},
-        {"height": 1},
-        {"width": 1},
-        {"height": 7, "width": 7, "channels": 130},
-        {"height": 8, "width": 8, "channels": 64},
-        {"height": 2, "width": 2, "count": 9},
-        {"height": 40, "width": 61, "channels": 2, "count": 1},
-        {"height": 48, "width": 64, "channels": 16, "count": 1},
-    ),
-    ids=str,
-)
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+# Edges
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_shapes_that_fit_no_vector_and_no_block(dtype, memory_format, shape, served, interpreted):
-    a, b = sample(**shape, dtype=dtype, device=served)
+    a, b = two_maps(**shape, dtype=dtype, device=served)
     if interpreted and a.numel() > 20000:
         pytest.skip("the interpreter takes minutes")
     a, b = (maps.contiguous(memory_format=memory_format) for maps in (a, b))
     assert_right(gpe.gap_mse(a, b), a, b)
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("memory_format", FORMATS)
 def test_sums_of_many_pixels_stay_exact(memory_format, served, interpreted):
     """One after the other in float32, a million numbers of one sign are off by far more."""
     if interpreted:
         pytest.skip("the interpreter takes minutes")
-    a, b = sample(count=1, channels=2, height=1000, width=1000, device=served)
+    a, b = two_maps(count=1, channels=2, height=1000, width=1000, device=served)
     a, b = (maps.add(9).contiguous(memory_format=memory_format) for maps in (a, b))
     assert_right(gpe.gap_mse(a, b), a, b)
 
 
-@pytest.mark.parametrize("strides", ((2**31, 4, 2, 1), (12, 2**31, 2, 1), (12, 4, 2**31, 1)))
-def test_indices_past_two_to_the_31(strides, device, monkeypatch):
-    """Maps far apart in memory, of which hardly a page is touched."""
-    monkeypatch.setenv("GPE_BACKEND", "compiled")
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    memory = torch.empty(2**32 + 64, dtype=torch.bfloat16, device=device)
-    stacked = memory.as_strided((2, 3, 2, 2), strides).zero_()
-    stacked[-1, -1, -1, -1] = 4
-    z_a, z_b, mse = gpe.gap_mse(stacked)
+def test_indices_past_two_to_the_31(far_apart):
+    far_apart[-1, -1, -1, -1] = 4
+    z_a, z_b, mse = gpe.gap_mse(far_apart)
     assert z_a.eq(0).all() and z_b.tolist() == [[0, 0, 1]]
     torch.testing.assert_close(mse.item(), 1 / 3, rtol=1e-6, atol=0)
 
@@ -145,26 +104,14 @@ def test_empty_batches_have_no_mse(shape, served):
 
 def test_the_same_bits_twice_and_with_more_threads(served, interpreted):
     for height in (3,) if interpreted else (3, 40):
-        a, b = sample(count=4, channels=33, height=height, width=50, device=served)
-        for memory_format in (torch.contiguous_format, torch.channels_last):
+        a, b = two_maps(count=4, channels=33, height=height, width=50, device=served)
+        for memory_format in FORMATS:
             a, b = (maps.contiguous(memory_format=memory_format) for maps in (a, b))
-            first = gpe.gap_mse(a, b)
-            for threads in (1, 2, 3):
-                again = with_threads(threads, gpe.gap_mse, a, b)
-                assert all(map(torch.equal, first, again))
-
-
-def with_threads(threads, function, *arguments):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return function(*arguments)
-    finally:
-        torch.set_num_threads(before)
+            assert_same_bits(gpe.gap_mse, a, b)
 
 
 def test_autocast_leaves_the_dtype_to_the_features(served):
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     with torch.autocast(served, torch.bfloat16):
         assert_right(gpe.gap_mse(a, b), a, b)
         assert_right(gpe.gap_mse(a.bfloat16(), b.bfloat16()), a.bfloat16(), b.bfloat16())
@@ -177,7 +124,7 @@ def test_autocast_leaves_the_dtype_to_the_features(served):
 def test_gradient(layout, served, interpreted):
     if interpreted and layout != "contiguous":
         pytest.skip("the interpreter takes minutes; the backward pass is the same")
-    a, b = sample(count=2, channels=3, height=2, width=2, dtype=torch.float64, device=served)
+    a, b = two_maps(count=2, channels=3, height=2, width=2, dtype=torch.float64, device=served)
     a, b = (LAYOUTS[layout](maps).detach().requires_grad_() for maps in (a, b))
     stacked = LAYOUTS[layout](torch.cat([a, b]).detach()).requires_grad_()
     for arguments in ((a, b), (stacked,)):
@@ -187,7 +134,7 @@ def test_gradient(layout, served, interpreted):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_gradient_is_that_of_plain_pytorch(dtype, served):
-    a, b = (maps.requires_grad_() for maps in sample(dtype=dtype, device=served))
+    a, b = (maps.requires_grad_() for maps in two_maps(dtype=dtype, device=served))
     z_a, z_b, mse = gpe.gap_mse(a, b)
     gradients = torch.autograd.grad(z_a.sum() + 2 * z_b.sum() + 30 * mse, (a, b))
     wide_a, wide_b = (maps.detach().double().requires_grad_() for maps in (a, b))
@@ -200,29 +147,27 @@ def test_gradient_is_that_of_plain_pytorch(dtype, served):
         torch.testing.assert_close(gradient.double(), right, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("stacked", (False, True))
-def test_backward_writes_nothing_of_the_features_size(stacked, memory_format, served, monkeypatch):
+def test_backward_writes_nothing_of_the_features_size(stacked, memory_format, served):
     if gpe.ops.backend.choose(served) == "reference":
         pytest.skip("plain PyTorch does")
-    a, b = sample(count=2, channels=3, height=32, width=32, device=served)
+    a, b = two_maps(count=2, channels=3, height=32, width=32, device=served)
     features = [torch.cat([a, b])] if stacked else [a, b]
     features = [maps.to(memory_format=memory_format).requires_grad_() for maps in features]
     z_a, z_b, mse = gpe.gap_mse(*features)
     loss = z_a.sum() + z_b.square().sum() + mse
-    with torch.profiler.profile(profile_memory=True) as profiler:
-        gradients = torch.autograd.grad(loss, features)
+    largest, gradients = largest_allocation(torch.autograd.grad, loss, features)
     for gradient, maps in zip(gradients, features, strict=True):
         assert gradient.shape == maps.shape
         assert gradient.stride()[2:] == (0, 0)
-    assert max(event.cpu_memory_usage for event in profiler.events()) < a.nbytes
-    assert max(event.device_memory_usage for event in profiler.events()) < a.nbytes
+    assert largest < a.nbytes
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("stacked", (False, True))
 def test_batch_norm_on_the_cpu_gets_its_gradient_written_out(stacked, memory_format, served):
-    a, b = sample(count=4, dtype=torch.float64, device=served)
+    a, b = two_maps(count=4, dtype=torch.float64, device=served)
     inputs = [torch.cat([a, b])] if stacked else [a, b]
     inputs = [maps.to(memory_format=memory_format).requires_grad_() for maps in inputs]
     features = [torch.nn.BatchNorm2d(5).to(served, a.dtype)(maps) for maps in inputs]
@@ -246,7 +191,7 @@ def plain(*features):
 
 
 def test_gradients_accumulate_in_leaves(served):
-    a, b = (maps.requires_grad_() for maps in sample(device=served))
+    a, b = (maps.requires_grad_() for maps in two_maps(device=served))
     for _ in range(3):
         gpe.gap_mse(a, b).z_a.sum().backward()
     torch.testing.assert_close(a.grad, torch.full_like(a, 3 / 24))
@@ -254,7 +199,7 @@ def test_gradients_accumulate_in_leaves(served):
 
 
 def test_gradient_of_one_map_alone(served):
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     gpe.gap_mse(a, b.requires_grad_()).z_b.sum().backward()
     assert a.grad is None
     torch.testing.assert_close(b.grad, torch.full_like(b, 1 / 24))
@@ -265,14 +210,12 @@ def test_gradient_of_one_map_alone(served):
 
 @pytest.mark.parametrize("requires_grad", (False, True))
 @pytest.mark.parametrize("stacked", (False, True))
-def test_opcheck(device, stacked, requires_grad):
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    a, b = (maps.requires_grad_(requires_grad) for maps in sample(count=2, device=device))
+def test_opcheck(compiled, stacked, requires_grad):
+    a, b = (maps.requires_grad_(requires_grad) for maps in two_maps(count=2, device=compiled))
     opcheck(torch.ops.gpe.gap_mse, (a, None) if stacked else (a, b))
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("compiler", ("aot_eager", "inductor"))
 @pytest.mark.parametrize("stacked", (False, True))
 def test_compile_fullgraph(stacked, compiler, memory_format, served):
@@ -281,7 +224,7 @@ def test_compile_fullgraph(stacked, compiler, memory_format, served):
         z_a, z_b, mse = gpe.gap_mse(torch.cat([a, b])) if stacked else gpe.gap_mse(a, b)
         return z_a.square().sum() + z_b.sum() + mse
 
-    a, b = (maps.to(memory_format=memory_format) for maps in sample(device=served))
+    a, b = (maps.to(memory_format=memory_format) for maps in two_maps(device=served))
     a, b = a.requires_grad_(), b.requires_grad_()
     expected = step(a, b)
     expected_gradients = torch.autograd.grad(expected, (a, b))
@@ -290,7 +233,7 @@ def test_compile_fullgraph(stacked, compiler, memory_format, served):
     torch.testing.assert_close(torch.autograd.grad(loss, (a, b)), expected_gradients)
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("memory_format", FORMATS)
 def test_compiled_once_for_all_sizes(memory_format, device):
     def step(a, b):
         z_a, z_b, mse = gpe.gap_mse(a.relu(), b.relu())
@@ -302,7 +245,7 @@ def test_compiled_once_for_all_sizes(memory_format, device):
         ("fail_on_recompile", {"count": 4, "height": 9}),
         ("fail_on_recompile", {"count": 8, "width": 11}),
     ):
-        a, b = (maps.to(memory_format=memory_format) for maps in sample(**size, device=device))
+        a, b = (maps.to(memory_format=memory_format) for maps in two_maps(**size, device=device))
         a, b = a.requires_grad_(), b.requires_grad_()
         expected = step(a, b)
         with torch.compiler.set_stance(stance):
@@ -312,28 +255,18 @@ def test_compiled_once_for_all_sizes(memory_format, device):
         torch.testing.assert_close(gradients, torch.autograd.grad(expected, (a, b)))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ("compiled", "triton"))
-def test_inside_a_captured_graph(name, monkeypatch):
+def test_inside_a_captured_graph(captured):
     """Replays forward and backward with other features."""
-    monkeypatch.setenv("GPE_BACKEND", name)
-    features = torch.cat(sample(device="cuda")).requires_grad_()
+    features = torch.cat(two_maps(device="cuda")).requires_grad_()
 
     def step():
         z_a, z_b, mse = gpe.gap_mse(features)
         return mse, torch.autograd.grad(z_a.sum() + z_b.square().sum() + mse, features)[0]
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        mse, gradient = step()
+    graph, (mse, gradient) = captured(step)
     for seed in range(3):
         with torch.no_grad():
-            features.copy_(torch.cat(sample(seed)))
+            features.copy_(torch.cat(two_maps(seed)))
         graph.replay()
         expected_mse, expected_gradient = step()
         assert torch.equal(mse, expected_mse)
@@ -342,7 +275,7 @@ def test_inside_a_captured_graph(name, monkeypatch):
 
 # Errors
 
-A, B = sample(count=4)
+A, B = two_maps(count=4)
 WRONG = {
     r"features_a: expected shape \[N,C,H,W\], got \[5, 4, 6\]": (A[0], B[0]),
     "features_a: expected floating point, got torch.int64": (A.long(), B.long()),
@@ -362,7 +295,7 @@ def test_wrong_arguments_name_themselves(message, arguments):
 
 @pytest.mark.parametrize("value", (float("nan"), float("inf")))
 def test_features_that_make_the_mse_nan_are_named(value, served):
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     a[0, 3, 2, 1] = b[0, 3, 2, 1] = value  # inf - inf is NaN as well
     b[2, 4, 0, 0] = float("nan")
     if served == "cuda":
@@ -385,7 +318,7 @@ def test_features_that_make_the_mse_nan_are_named(value, served):
 
 def test_compiled_code_lets_nan_through(served):
     compiled = torch.compile(partial(gpe.gap_mse), fullgraph=True, backend="aot_eager")
-    a, b = sample(device=served)
+    a, b = two_maps(device=served)
     a[0, 3] = float("nan")
     z_a, z_b, mse = compiled(a, b)
     assert z_a[0, 3].isnan() and z_b.isfinite().all() and mse.isnan()
@@ -401,9 +334,8 @@ UNSAFE = {
 }
 
 
+@compiled_for_cpu
 @pytest.mark.parametrize(("message", "arguments"), UNSAFE.items(), ids=UNSAFE)
 def test_the_bare_operator_stays_inside_its_tensors(message, arguments):
-    if not gpe.doctor().status["cpu", "compiled"].ready:
-        pytest.skip("no compiled kernels")
     with pytest.raises((ValueError, TypeError), match=message):
         torch.ops.gpe.gap_mse(*arguments)

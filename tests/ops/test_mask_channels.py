@@ -6,8 +6,10 @@ import torch
 from torch.library import opcheck
 
 import gpe
+from tests.ops.conftest import compiled_for_cpu, with_threads
+from tests.ops.maps import FLOATS, FORMATS, WRITABLE
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.uint8, torch.int64)
+DTYPES = (*FLOATS, torch.uint8, torch.int64)
 CHANNELS = [4, 0, 3]
 
 
@@ -37,19 +39,7 @@ def assert_right(features, channels):
 
 # Values
 
-LAYOUTS = {
-    "contiguous": lambda maps: maps,
-    "channels last": lambda maps: maps.contiguous(memory_format=torch.channels_last),
-    "every other row": lambda maps: maps.repeat_interleave(2, 2)[:, :, ::2],
-    "every other column": lambda maps: maps.repeat_interleave(2, 3)[:, :, :, ::2],
-    "part of wider maps": lambda maps: torch.nn.functional.pad(maps, (1, 2, 3, 1))[
-        :, :, 3:-1, 1:-2
-    ],
-    "part of wider channels-last maps": lambda maps: torch.nn.functional.pad(
-        maps.contiguous(memory_format=torch.channels_last), (1, 2, 3, 1)
-    )[:, :, 3:-1, 1:-2],
-    "some of the channels": lambda maps: maps.repeat_interleave(2, 1)[:, ::2],
-    "transposed": lambda maps: maps.mT.contiguous().mT,
+LAYOUTS = WRITABLE | {
     "images inside": lambda maps: maps.movedim(0, -1).contiguous().movedim(-1, 0),
     "one byte off a vector": lambda maps: torch.cat([maps.flatten()[:1], maps.flatten()])[1:].view(
         maps.shape
@@ -61,6 +51,9 @@ LAYOUTS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_values(dtype, layout, served):
     assert_right(layout(sample(dtype=dtype, device=served)), CHANNELS)
+
+
+# Edges
 
 
 @pytest.mark.parametrize(
@@ -126,26 +119,16 @@ def test_empty_features(shape, served):
     assert_right(sample(shape=shape, device=served), CHANNELS)
 
 
-@pytest.mark.parametrize("strides", ((2**31, 4, 2, 1), (12, 2**31, 2, 1), (12, 4, 2**31, 1)))
-def test_indices_past_two_to_the_31(strides, device, monkeypatch):
-    """Maps far apart in memory, of which hardly a page is touched."""
-    monkeypatch.setenv("GPE_BACKEND", "compiled")
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    memory = torch.empty(2**32 + 64, dtype=torch.bfloat16, device=device)
-    features = memory.as_strided((2, 3, 2, 2), strides).fill_(4)
-    assert_right(features, [2, 0])
+def test_indices_past_two_to_the_31(far_apart):
+    assert_right(far_apart.fill_(4), [2, 0])
 
 
 def test_the_same_bits_with_more_threads(served, interpreted):
     features = sample(shape=(4, 33, 4 if interpreted else 40, 50), device=served)
-    for memory_format in (torch.contiguous_format, torch.channels_last):
+    for memory_format in FORMATS:
         features = features.contiguous(memory_format=memory_format)
         for threads in (1, 2, 3):
-            before = torch.get_num_threads()
-            torch.set_num_threads(threads)
-            assert_right(features.clone(), CHANNELS)
-            torch.set_num_threads(before)
+            with_threads(threads, assert_right, features.clone(), CHANNELS)
 
 
 # Gradient
@@ -203,11 +186,9 @@ def test_in_place_without_gradients_writes_to_a_leaf(served):
 
 
 @pytest.mark.parametrize("requires_grad", (False, True))
-def test_opcheck(device, requires_grad):
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    masked = torch.tensor([True, False, True, False, False], device=device)
-    features = sample(device=device).requires_grad_(requires_grad)
+def test_opcheck(compiled, requires_grad):
+    masked = torch.tensor([True, False, True, False, False], device=compiled)
+    features = sample(device=compiled).requires_grad_(requires_grad)
     opcheck(torch.ops.gpe.mask_channels, (features, masked))
     opcheck(torch.ops.gpe.mask_channels_, (features.detach(), masked))
 
@@ -239,21 +220,11 @@ def test_compiled_in_place_without_gradients(served):
     assert torch.equal(features, expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ("compiled", "triton"))
 @pytest.mark.parametrize("inplace", (False, True))
-def test_inside_a_captured_graph(inplace, name, monkeypatch):
+def test_inside_a_captured_graph(inplace, captured):
     """Replays with other features and other channels."""
-    monkeypatch.setenv("GPE_BACKEND", name)
     features, channels = sample(device="cuda"), torch.tensor(CHANNELS, device="cuda")
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        gpe.mask_channels(features, channels, inplace=inplace)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = gpe.mask_channels(features, channels, inplace=inplace)
+    graph, out = captured(lambda: gpe.mask_channels(features, channels, inplace=inplace))
     for seed in range(3):
         features.copy_(sample(seed))
         channels.copy_((channels + 1) % 5)
@@ -296,10 +267,9 @@ UNSAFE = {
 }
 
 
+@compiled_for_cpu
 @pytest.mark.parametrize("name", ("mask_channels", "mask_channels_"))
 @pytest.mark.parametrize(("message", "arguments"), UNSAFE.items(), ids=UNSAFE)
 def test_the_bare_operator_stays_inside_its_tensors(message, arguments, name):
-    if not gpe.doctor().status["cpu", "compiled"].ready:
-        pytest.skip("no compiled kernels")
     with pytest.raises((ValueError, TypeError), match=message):
         getattr(torch.ops.gpe, name)(*arguments)

@@ -1,7 +1,5 @@
 """place_on_grid: a loop over images says what is right, the reference says which bits."""
 
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -11,9 +9,18 @@ from torch.library import opcheck
 import gpe
 from gpe.ops import reference
 from tests.conftest import TOLERANCE
+from tests.ops.conftest import (
+    assert_same_bits,
+    compiled_for_cpu,
+    complaint_of_a_gpu,
+    needs_gpu,
+    skip_without_memory,
+    with_reference,
+)
+from tests.ops.maps import FLOATS, FORMATS, LAYOUTS, MEAN, STD
 
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+LAYOUTS = LAYOUTS | {"mirrored": lambda images: images.flip(3)}
+by_reference = partial(with_reference, gpe.place_on_grid)
 
 
 def sample(seed=0, *, count=5, channels=3, height=7, width=9, grid_size=3, dtype=torch.uint8):
@@ -39,30 +46,24 @@ def loop(images, locations, grid_size, mean, std, dtype):
     return canvas
 
 
-def by_reference(monkeypatch, *args, **kwargs):
-    with monkeypatch.context() as patch:
-        patch.setenv("GPE_BACKEND", "reference")
-        return gpe.place_on_grid(*args, **kwargs)
-
-
 # Values
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("image_dtype", (torch.uint8, *FLOATS))
-def test_reference_agrees_with_the_loop(image_dtype, dtype, monkeypatch):
+def test_reference_agrees_with_the_loop(image_dtype, dtype):
     images, locations = sample(dtype=image_dtype)
-    canvas = by_reference(monkeypatch, images, locations, 3, mean=MEAN, std=STD, dtype=dtype)
+    canvas = by_reference(images, locations, 3, mean=MEAN, std=STD, dtype=dtype)
     expected = loop(images, locations, 3, MEAN, STD, dtype)
     rtol, atol = TOLERANCE[dtype]
     torch.testing.assert_close(canvas, expected, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("image_dtype", (torch.uint8, *FLOATS))
 def test_kernels_give_the_bits_of_the_reference(
-    image_dtype, dtype, memory_format, served, interpreted, monkeypatch
+    image_dtype, dtype, memory_format, served, interpreted
 ):
     if interpreted and torch.bfloat16 in (image_dtype, dtype):
         pytest.skip("Triton's interpreter does not round to bfloat16 as a GPU does")
@@ -71,26 +72,20 @@ def test_kernels_give_the_bits_of_the_reference(
     canvas = gpe.place_on_grid(images, locations, 3, **options)
     assert canvas.dtype == dtype
     assert canvas.is_contiguous(memory_format=memory_format)
-    assert torch.equal(canvas, by_reference(monkeypatch, images, locations, 3, **options))
-
-
-LAYOUTS = {
-    "channels last": lambda images: images.contiguous(memory_format=torch.channels_last),
-    "every other row": lambda images: images.repeat_interleave(2, 2)[:, :, ::2],
-    "transposed": lambda images: images.mT.contiguous().mT,
-    "one image for all": lambda images: images[:1].expand(images.shape),
-    "mirrored": lambda images: images.flip(3),
-}
+    assert torch.equal(canvas, by_reference(images, locations, 3, **options))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
-def test_images_may_have_any_strides(layout, memory_format, served, monkeypatch):
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_images_may_have_any_strides(layout, memory_format, served):
     images, locations = (t.to(served) for t in sample())
     images = layout(images)
     canvas = gpe.place_on_grid(images, locations, 3, mean=MEAN, memory_format=memory_format)
-    expected = by_reference(monkeypatch, images.contiguous(), locations, 3, mean=MEAN)
+    expected = by_reference(images.contiguous(), locations, 3, mean=MEAN)
     assert torch.equal(canvas, expected)
+
+
+# Edges
 
 
 @pytest.mark.parametrize(
@@ -107,12 +102,12 @@ def test_images_may_have_any_strides(layout, memory_format, served, monkeypatch)
     ),
     ids=str,
 )
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
-def test_shapes_that_fit_no_vector_and_no_tile(shape, memory_format, served, monkeypatch):
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_shapes_that_fit_no_vector_and_no_tile(shape, memory_format, served):
     images, locations = (t.to(served) for t in sample(**shape))
     grid_size = shape.get("grid_size", 3)
     canvas = gpe.place_on_grid(images, locations, grid_size, memory_format=memory_format)
-    assert torch.equal(canvas, by_reference(monkeypatch, images, locations, grid_size))
+    assert torch.equal(canvas, by_reference(images, locations, grid_size))
 
 
 @pytest.mark.parametrize("shape", ((0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)))
@@ -124,15 +119,11 @@ def test_empty_batches_give_empty_canvases(shape, served):
     assert gpe.place_on_grid(images, locations, 3, out=canvas).shape == canvas.shape
 
 
-def test_indices_past_two_to_the_31(device, monkeypatch):
+def test_indices_past_two_to_the_31(compiled):
     """The last cell of a canvas of 2.2 billion elements lies where it should."""
-    monkeypatch.setenv("GPE_BACKEND", "compiled")
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    if device == "cpu" and _free_memory() < 12e9:
-        pytest.skip("needs 12 GB of free memory")
-    images = torch.ones(1, 1, 1024, 1024, dtype=torch.bfloat16, device=device)
-    last = torch.tensor([46**2 - 1], device=device)
+    skip_without_memory(compiled, gigabytes=12)
+    images = torch.ones(1, 1, 1024, 1024, dtype=torch.bfloat16, device=compiled)
+    last = torch.tensor([46**2 - 1], device=compiled)
     canvas = gpe.place_on_grid(images, last, 46)
     assert canvas.numel() > 2**31
     assert canvas[0, 0, -1024:, -1024:].eq(1).all()
@@ -141,29 +132,23 @@ def test_indices_past_two_to_the_31(device, monkeypatch):
     assert canvas[0, 0, -1024:, -1024:].eq(0).all()
 
 
-def _free_memory():
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1e3 for line in lines if "MemAvailable" in line)
-
-
-def test_the_same_bits_twice(served):
+def test_the_same_bits_twice_and_with_more_threads(served):
     images, locations = (t.to(served) for t in sample())
-    first, second = (gpe.place_on_grid(images, locations, 3, mean=MEAN, std=STD) for _ in "ab")
-    assert torch.equal(first, second)
+    assert_same_bits(gpe.place_on_grid, images, locations, 3, mean=MEAN, std=STD)
 
 
 # A canvas that is used again
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
-def test_out_is_used_again_and_right(memory_format, served, monkeypatch):
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_out_is_used_again_and_right(memory_format, served):
     """Ten batches through one canvas: some patches stay in their cell, most move."""
     canvas, options = None, {"mean": MEAN, "std": STD, "memory_format": memory_format}
     for seed in range(10):
         images, locations = (t.to(served) for t in sample(seed, grid_size=2))
         result = gpe.place_on_grid(images, locations, 2, out=canvas, **options)
         assert canvas is None or result is canvas
-        assert torch.equal(result, by_reference(monkeypatch, images, locations, 2, **options))
+        assert torch.equal(result, by_reference(images, locations, 2, **options))
         canvas = result
 
 
@@ -178,7 +163,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("shape", "options"), CHANGES.values(), ids=CHANGES)
-def test_out_is_right_when_the_caller_changes_something(shape, options, served, monkeypatch):
+def test_out_is_right_when_the_caller_changes_something(shape, options, served):
     size = {"height": 9, "width": 9, "grid_size": 2}
     images, locations = (t.to(served) for t in sample(**size))
     canvas = gpe.place_on_grid(images, locations, 2)
@@ -186,7 +171,7 @@ def test_out_is_right_when_the_caller_changes_something(shape, options, served, 
     for seed in (1, 2):
         images, locations = (t.to(served) for t in sample(seed, **size))
         canvas = gpe.place_on_grid(images, locations, size["grid_size"], out=canvas, **options)
-        expected = by_reference(monkeypatch, images, locations, size["grid_size"], **options)
+        expected = by_reference(images, locations, size["grid_size"], **options)
         assert torch.equal(canvas, expected)
         assert canvas.dtype == expected.dtype
         assert canvas.stride() == expected.stride()
@@ -201,18 +186,18 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED)
-def test_out_is_right_when_somebody_wrote_to_it(tamper, served, monkeypatch):
+def test_out_is_right_when_somebody_wrote_to_it(tamper, served):
     images, locations = (t.to(served) for t in sample())
     canvas = gpe.place_on_grid(images, locations, 3)
     tamper(canvas)
     locations.fill_(4)
     assert gpe.place_on_grid(images, locations, 3, out=canvas) is canvas
-    assert torch.equal(canvas, by_reference(monkeypatch, images, locations, 3))
+    assert torch.equal(canvas, by_reference(images, locations, 3))
 
 
-def test_out_may_be_any_tensor(served, monkeypatch):
+def test_out_may_be_any_tensor(served):
     images, locations = (t.to(served) for t in sample())
-    expected = by_reference(monkeypatch, images, locations, 3)
+    expected = by_reference(images, locations, 3)
     canvas = torch.full_like(expected, 7)
     assert gpe.place_on_grid(images, locations, 3, out=canvas) is canvas
     assert torch.equal(canvas, expected)
@@ -239,9 +224,9 @@ def test_out_where_gradients_are_off(served):
     assert moved is canvas and not moved.requires_grad
 
 
-def test_out_under_inference_mode(served, monkeypatch):
+def test_out_under_inference_mode(served):
     images, locations = (t.to(served) for t in sample())
-    expected = by_reference(monkeypatch, images, locations, 3)
+    expected = by_reference(images, locations, 3)
     canvas = gpe.place_on_grid(images, locations.flip(0), 3)
     with torch.inference_mode():
         assert torch.equal(gpe.place_on_grid(images, locations, 3, out=canvas), expected)
@@ -267,7 +252,7 @@ def test_default_dtype_follows_images_then_autocast(device):
 # Gradient
 
 
-@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("memory_format", FORMATS)
 def test_gradient(memory_format, served, interpreted):
     if interpreted and memory_format == torch.channels_last:
         pytest.skip("the interpreter takes minutes; the backward pass is the same")
@@ -297,12 +282,10 @@ def test_gradient_has_the_dtype_of_the_images(dtype, served):
 
 @pytest.mark.parametrize("requires_grad", (False, True))
 @pytest.mark.parametrize("channels_last", (False, True))
-def test_opcheck(device, channels_last, requires_grad):
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    images, locations = (t.to(device) for t in sample(dtype=torch.float32))
+def test_opcheck(compiled, channels_last, requires_grad):
+    images, locations = (t.to(compiled) for t in sample(dtype=torch.float32))
     images.requires_grad_(requires_grad)
-    scale, shift = torch.full((2, 3), 0.5, device=device)
+    scale, shift = torch.full((2, 3), 0.5, device=compiled)
     opcheck(
         torch.ops.gpe.place_on_grid,
         (images, locations, 3, scale, shift, torch.float32, channels_last),
@@ -338,7 +321,7 @@ def test_compile_with_gradient(served):
     torch.testing.assert_close(images.grad, expected.detach())
 
 
-def test_compile_with_out_leaves_no_stale_state(served, monkeypatch):
+def test_compile_with_out_leaves_no_stale_state(served):
     """A compiled call writes the whole canvas; an eager one after it must know."""
 
     @partial(torch.compile, fullgraph=True, backend="aot_eager")
@@ -347,31 +330,27 @@ def test_compile_with_out_leaves_no_stale_state(served, monkeypatch):
 
     batches = [[t.to(served) for t in sample(seed)] for seed in range(3)]
     canvas = gpe.place_on_grid(*batches[0], 3)
-    assert torch.equal(compiled(*batches[1], canvas), by_reference(monkeypatch, *batches[1], 3))
-    assert torch.equal(canvas, by_reference(monkeypatch, *batches[1], 3))
+    assert torch.equal(compiled(*batches[1], canvas), by_reference(*batches[1], 3))
+    assert torch.equal(canvas, by_reference(*batches[1], 3))
     canvas = gpe.place_on_grid(*batches[2], 3, out=canvas)
-    assert torch.equal(canvas, by_reference(monkeypatch, *batches[2], 3))
+    assert torch.equal(canvas, by_reference(*batches[2], 3))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", ("compiled", "triton"))
-def test_inside_a_captured_graph(name, monkeypatch):
+def test_inside_a_captured_graph(captured):
     """Replays with other images and locations; the canvas keeps track of its patches."""
-    monkeypatch.setenv("GPE_BACKEND", name)
     images, locations = (t.cuda() for t in sample())
     canvas = gpe.place_on_grid(images, locations, 3, mean=MEAN)
-    gpe.place_on_grid(images, locations, 3, mean=MEAN, out=canvas)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        gpe.place_on_grid(images, locations, 3, mean=MEAN, out=canvas)
-        fresh = gpe.place_on_grid(images, locations, 3, mean=MEAN)
+
+    def place(out):
+        return gpe.place_on_grid(images, locations, 3, mean=MEAN, out=out)
+
+    graph, (canvas, fresh) = captured(lambda: (place(canvas), place(None)))
     for seed in range(3):
         new_images, new_locations = sample(seed)
         images.copy_(new_images)
         locations.copy_(new_locations)
         graph.replay()
-        expected = by_reference(monkeypatch, images, locations, 3, mean=MEAN)
+        expected = by_reference(images, locations, 3, mean=MEAN)
         assert torch.equal(canvas, expected)
         assert torch.equal(fresh, expected)
 
@@ -419,19 +398,13 @@ def test_location_outside_the_grid(wrong, served):
     assert torch.equal(canvas, gpe.place_on_grid(IMAGES, LOCATIONS, 3))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("name", ("compiled", "triton", "reference"))
 def test_location_outside_the_grid_on_a_gpu(name, monkeypatch):
-    """In a process of its own: a device-side assertion ends the use of the GPU."""
     monkeypatch.setenv("GPE_BACKEND", name)
-    code = (
-        "import gpe, torch; images = torch.zeros(1, 1, 4, 4, device='cuda');"
-        "gpe.place_on_grid(images, torch.tensor([9], device='cuda'), 3);"
-        "torch.cuda.synchronize()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "grid" in done.stderr
+    images = "torch.zeros(1, 1, 4, 4, device='cuda')"
+    place = f"gpe.place_on_grid({images}, torch.tensor([9], device='cuda'), 3)"
+    assert "grid" in complaint_of_a_gpu(place)
 
 
 UNSAFE = {
@@ -444,10 +417,9 @@ UNSAFE = {
 }
 
 
+@compiled_for_cpu
 @pytest.mark.parametrize(("message", "arguments"), UNSAFE.items(), ids=UNSAFE)
 def test_the_bare_operator_stays_inside_its_tensors(message, arguments):
-    if not gpe.doctor().status["cpu", "compiled"].ready:
-        pytest.skip("no compiled kernels")
     images, locations, scale = *sample(), torch.ones(3)
     with pytest.raises((ValueError, TypeError), match=message):
         torch.ops.gpe.place_on_grid(*arguments(images, locations, scale), torch.float32, False)

@@ -9,8 +9,9 @@ from torch.library import opcheck
 
 import gpe
 from tests.conftest import WITHOUT_TRITON
+from tests.ops.conftest import assert_same_bits, compiled_for_cpu, largest_allocation
+from tests.ops.maps import FLOATS, LAYOUTS
 
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -75,19 +76,6 @@ def assert_right(logits, labels, regions=REGIONS, *, classes=5, ignore_index=100
 
 # Values
 
-LAYOUTS = {
-    "contiguous": lambda maps: maps,
-    "channels last": lambda maps: maps.contiguous(memory_format=torch.channels_last),
-    "every other row": lambda maps: maps.repeat_interleave(2, 2)[:, :, ::2],
-    "every other column": lambda maps: maps.repeat_interleave(2, 3)[:, :, :, ::2],
-    "part of wider maps": lambda maps: torch.nn.functional.pad(maps, (1, 2, 3, 1))[
-        :, :, 3:-1, 1:-2
-    ],
-    "some of the channels": lambda maps: maps.repeat_interleave(2, 1)[:, ::2],
-    "transposed": lambda maps: maps.mT.contiguous().mT,
-    "one image for all": lambda maps: maps[:1].expand(maps.shape),
-}
-
 
 @without_triton
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
@@ -124,6 +112,8 @@ def test_labels_and_predictions_of_any_layout(layout, served):
     assert_right(logits, layout(labels))
     assert_right(layout(labels.clamp(max=4)), layout(labels))
 
+
+# Edges
 
 SIZES = {
     "as large": ((3, 4), (3, 4)),
@@ -277,12 +267,9 @@ def test_no_logits_of_the_labels_size(served):
     if gpe.ops.backend.choose(served) == "reference":
         pytest.skip("plain PyTorch makes them")
     logits, labels = sample(classes=19, low=(8, 16), high=(256, 512), device=served)
-    with torch.profiler.profile(profile_memory=True) as profiler:
-        gpe.region_confusion(logits, labels, [(0, 0, 256, 512)], num_classes=19, ignore_index=100)
-    events = profiler.events()
-    assert max(max(event.cpu_memory_usage, event.device_memory_usage) for event in events) < (
-        labels.numel()
-    )
+    count = partial(gpe.region_confusion, num_classes=19, ignore_index=100)
+    largest, _ = largest_allocation(count, logits, labels, [(0, 0, 256, 512)])
+    assert largest < labels.numel()
 
 
 @without_triton
@@ -290,38 +277,23 @@ def test_the_same_counts_twice_and_with_more_threads(served):
     logits, labels = sample(count=3, low=(9, 20), high=(90, 301), device=served)
     regions = [(0, 0, 90, 301), (10, 20, 30, 200)]
     count = partial(gpe.region_confusion, num_classes=5, ignore_index=100)
-    first = count(logits, labels, regions)
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3, 7):
-            torch.set_num_threads(threads)
-            assert torch.equal(count(logits, labels, regions), first)
-    finally:
-        torch.set_num_threads(before)
+    assert_same_bits(count, logits, labels, regions)
 
 
-@pytest.mark.parametrize("strides", ((2**31, 4, 2, 1), (6, 2**31, 2, 1), (12, 4, 2**31, 1)))
-def test_indices_past_two_to_the_31(strides, device, monkeypatch):
-    """Logits and labels far apart in memory, of which hardly a page is touched."""
-    monkeypatch.setenv("GPE_BACKEND", "compiled")
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    memory = torch.empty(2**32 + 64, dtype=torch.bfloat16, device=device)
-    logits = memory.as_strided((2, 3, 2, 2), strides).zero_()
-    logits[-1, -1, -1, -1] = 4
-    labels = torch.empty(2**31 + 64, dtype=torch.uint8, device=device)
+def test_indices_past_two_to_the_31(far_apart):
+    """Of the labels too."""
+    far_apart[-1, -1, -1, -1] = 4
+    labels = torch.empty(2**31 + 64, dtype=torch.uint8, device=far_apart.device)
     labels = labels.as_strided((2, 4, 4), (2**31, 4, 1)).fill_(1)
-    assert_right(logits, labels, [(0, 0, 4, 4)], classes=3)
+    assert_right(far_apart, labels, [(0, 0, 4, 4)], classes=3)
 
 
 # torch.library and torch.compile
 
 
 @pytest.mark.parametrize("requires_grad", (False, True))
-def test_opcheck(device, requires_grad):
-    if not gpe.doctor().status[device, "compiled"].ready:
-        pytest.skip("no compiled kernels")
-    logits, labels = sample(device=device)
+def test_opcheck(compiled, requires_grad):
+    logits, labels = sample(device=compiled)
     flat = [side for region in REGIONS for side in region]
     opcheck(
         torch.ops.gpe.region_confusion, (logits.requires_grad_(requires_grad), labels, flat, 5, 100)
@@ -358,19 +330,12 @@ def test_logits_that_require_a_gradient(served):
     assert not assert_right(logits.requires_grad_(), labels).requires_grad
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_inside_a_captured_graph():
+@pytest.mark.parametrize("captured", ("compiled",), indirect=True)
+def test_inside_a_captured_graph(captured):
     """Replays with other logits."""
     logits, labels = sample(device="cuda")
     count = partial(gpe.region_confusion, num_classes=5, ignore_index=100)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        count(logits, labels, REGIONS)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        confusion = count(logits, labels, REGIONS)
+    graph, confusion = captured(lambda: count(logits, labels, REGIONS))
     for seed in range(3):
         logits.copy_(sample(seed)[0])
         graph.replay()
@@ -492,9 +457,8 @@ UNSAFE = {
 }
 
 
+@compiled_for_cpu
 @pytest.mark.parametrize(("message", "arguments"), UNSAFE.items(), ids=UNSAFE)
 def test_the_bare_operator_stays_inside_its_tensors(message, arguments):
-    if not gpe.doctor().status["cpu", "compiled"].ready:
-        pytest.skip("no compiled kernels")
     with pytest.raises((ValueError, TypeError), match=message):
         torch.ops.gpe.region_confusion(*arguments)
