@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpe.data import ImageSet, generator
 from gpe.experiments.atlas_config import AtlasConfig, cells_of, expect_enough_images
-from gpe.experiments.decode_networks import Frozen
+from gpe.experiments.networks import Frozen
 from gpe.experiments.rankings import arrays_of, shown
 from gpe.experiments.reading import Found, Tell, layers_of, read_networks
 from gpe.ranking import ChannelRanking, group_means, mutual_information, rank_region

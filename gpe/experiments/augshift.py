@@ -16,7 +16,7 @@ from gpe.data.views import centre_view, random_views
 from gpe.errors import InputError
 from gpe.experiments.augshift_config import METHODS, AugShiftConfig
 from gpe.experiments.progress import Progress
-from gpe.experiments.runs import run_all
+from gpe.experiments.runs import expecting, run_all
 from gpe.experiments.training import CHECKPOINT, Tally
 from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
 from gpe.models import Classifier, resnet18, resnet50
@@ -234,18 +234,12 @@ def load_trained(directory: Path) -> OpenedModel:
         InputError: there is no checkpoint of such a run.
     """
     path = directory / CHECKPOINT
-    try:
+    with expecting(f"model: expected {path} to be a checkpoint of gpe augshift"):
         state = torch.load(path, map_location="cpu", weights_only=True)
         config = AugShiftConfig(**state["config"] | {"device": "cpu"})
         images = state["trial"]["images"]
         model = build(config, len(images["classes"]))
         model.load_state_dict(state["trial"]["model"])
-    except Exception as error:  # torch.load raises almost anything on a file not its own
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"model: expected {path} to be a checkpoint of gpe augshift, "
-            f"got {type(error).__name__}: {reason:.100}"
-        ) from None
     return OpenedModel(
         name=directory.name,
         model=model.eval(),

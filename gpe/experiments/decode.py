@@ -9,7 +9,7 @@ import torch
 
 from gpe.data import ImageSet, generator
 from gpe.experiments.decode_config import DecodeConfig
-from gpe.experiments.decode_networks import Frozen
+from gpe.experiments.networks import Frozen
 from gpe.experiments.reading import Found, Tell, layers_of, read_networks
 from gpe.readout import answer, build_readout, grid_latents, train_readout
 from gpe.readout.training import expect_enough

@@ -17,7 +17,7 @@ from gpe.data import load
 from gpe.errors import InputError
 from gpe.experiments.atlas_config import AtlasConfig
 from gpe.experiments.decode_config import DEPTH, LAST, DecodeConfig
-from gpe.experiments.decode_networks import Frozen, open_frozen
+from gpe.experiments.networks import Frozen, open_frozen
 from gpe.experiments.rankings import save_rankings
 from gpe.experiments.runs import prepare
 from gpe.ranking import ChannelRanking

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,6 +90,20 @@ def expect_seed(seed: int) -> None:
     """Raise an InputError unless ``seed`` is one that all generators take."""
     if not 0 <= seed < 2**63:
         raise InputError(f"seed: expected 0 to 2**63 - 1, got {seed}")
+
+
+@contextmanager
+def expecting(what: str) -> Iterator[None]:
+    """Raise an InputError that expected ``what`` for whatever a block raises.
+
+    Around the reading of checkpoints: torch.load raises almost anything on a file not its own, and
+    a file may hold anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{what}, got {type(error).__name__}: {reason:.100}") from None
 
 
 def prepare(directory: Path) -> Path:

@@ -9,7 +9,7 @@ from gpe.errors import InputError
 from gpe.experiments import location
 from gpe.experiments.decode import run
 from gpe.experiments.decode_config import DecodeConfig
-from gpe.experiments.decode_networks import open_frozen
+from gpe.experiments.networks import open_frozen
 from gpe.experiments.training import CHECKPOINT
 from gpe.models import GAPNet, deeplabv3, resnet18
 from gpe.models.pretrained import open_model
