@@ -14,7 +14,8 @@ from gpe.augshift import fused_augshift_loss
 from gpe.data import ImageSet, StreamedSet, epoch_order, generator, load, stream
 from gpe.data.views import centre_view, random_views
 from gpe.errors import InputError
-from gpe.experiments.augshift_config import METHODS, AugShiftConfig
+from gpe.experiments.augshift_config import AugShiftConfig
+from gpe.experiments.augshift_recipes import METHODS
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import expecting, run_all
 from gpe.experiments.training import CHECKPOINT, Tally

@@ -12,7 +12,7 @@ from gpe.data.imagenet import STATISTICS
 from gpe.errors import InputError
 from gpe.experiments import augshift, location, segmentation
 from gpe.experiments.augshift_config import AugShiftConfig
-from gpe.experiments.location import LocationConfig
+from gpe.experiments.location_config import LocationConfig
 from gpe.experiments.runs import expecting
 from gpe.experiments.segmentation_config import SegmentationConfig
 from gpe.experiments.segmentation_evaluation import load_segmenter
