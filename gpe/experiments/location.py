@@ -1,7 +1,7 @@
 """Where is the patch? GAPNet and PermuteNet on images in a grid (paper, section 3, Table 1)."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ from torch.optim.swa_utils import update_bn
 
 from gpe.data import ImageSet, epoch_order, generator, load
 from gpe.experiments.location_config import LocationConfig
-from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
-from gpe.experiments.training import Tally
+from gpe.experiments.training import NetworkTrial, Tally
 from gpe.models import GAPNet, PermuteNet, resnet18
 from gpe.ops.place_on_grid import place_on_grid
 
@@ -24,69 +23,41 @@ def run(
     configs: Sequence[LocationConfig],
     out: Path,
     *,
-    progress: Progress,
-    resume: bool = False,
-    force: bool = False,
     root: Path = Path("data"),
     download: bool = False,
+    **options: Any,
 ) -> list[Path]:
     """Runs each configuration in a directory of its own below ``out``.
 
     Args:
-        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
-        out: made where it is not there.
-        progress: where to show how far it has come.
-        resume: go on from the checkpoints of an interrupted call.
-        force: run finished configurations again; otherwise they are left as they are.
+        configs, out, options: as for :func:`gpe.experiments.runs.run_all`.
         root, download: where CIFAR lies, and whether to fetch it.
 
     Returns:
         The directories, in the order of ``configs``.
 
     Raises:
-        InputError: the data cannot be had, or a directory cannot be made, before anything is
-            trained; or what :func:`fit` raises.
+        InputError: the data cannot be had; or what :func:`run_all` raises.
     """
 
-    @lru_cache(maxsize=1)
-    def sets(*key: Any) -> tuple[ImageSet, ImageSet]:
-        data, train_images, test_images, image_size, seed, device = key
-        train, test = load(
-            data,
-            train_images=train_images,
-            test_images=test_images,
-            image_size=image_size,
-            root=root,
-            download=download,
-            seed=seed,
-        )
-        return train.to(device), test.to(device)
+    images = lru_cache(maxsize=1)(partial(load, root=root, download=download))
 
     def make_trial(config: LocationConfig) -> LocationTrial:
-        chosen = ("data", "train_images", "test_images", "image_size", "seed", "device")
-        return LocationTrial(config, *sets(*(getattr(config, name) for name in chosen)))
+        names = ("train_images", "test_images", "image_size", "seed")
+        sets = images(config.data, **{name: getattr(config, name) for name in names})
+        return LocationTrial(config, *(each.to(config.device) for each in sets))
 
-    return run_all(
-        "location", configs, out, make_trial, progress=progress, resume=resume, force=force
-    )
+    return run_all("location", configs, out, make_trial, **options)
 
 
-class LocationTrial:
+class LocationTrial(NetworkTrial):
     """One network, trained and tested on canvases with one image each."""
 
     def __init__(self, config: LocationConfig, train: ImageSet, test: ImageSet):
-        self.config, self.train_set, self.test_set = config, train, test
-        self.device = torch.device(config.device)
+        self.train_set, self.test_set = train, test
         self.images_per_epoch = config.train_images or len(train)
         self.num_classes = config.grid_size**2 if config.task == "location" else len(train.classes)
-
-        # Faster on a GPU only; torch 2.15 crashes on it on the CPU where 8 channels come in.
-        on_gpu = self.device.type == "cuda"
-        self.memory_format = torch.channels_last if on_gpu else torch.contiguous_format
-        self.model = build(config, self.num_classes).to(
-            self.device, memory_format=self.memory_format
-        )
-        self.network = torch.compile(self.model) if config.compile else self.model
+        super().__init__(config, build(config, self.num_classes), channels_last=False)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=config.learning_rate,
@@ -132,22 +103,9 @@ class LocationTrial:
     def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {}, {}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in self._STATE}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in self._STATE:
-            getattr(self, name).load_state_dict(state[name])
-
-    _STATE = ("model", "optimizer", "scheduler")
-
     def _logits(self, canvases: Tensor) -> Tensor:
-        with self._autocast():
+        with self.autocast():
             return self.network(canvases)
-
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     def _estimate_batch_norm(self, epoch: int) -> None:
         """The mean over many batches; a running one stands on the last few.
@@ -160,7 +118,7 @@ class LocationTrial:
         order = epoch_order(len(self.train_set), seed=seed, epoch=epoch, samples=count)
         locations = generator(seed, epoch, 0, "batch norm locations")
         drawn = self._batches(self.train_set, order, size, locations)
-        with self._autocast():
+        with self.autocast():
             update_bn((canvases for canvases, _, _ in drawn), self.model)
 
     def _batches(

@@ -35,13 +35,26 @@ def run_all(
     make_trial: Callable[[Any], Trial],
     *,
     progress: Progress,
-    resume: bool,
-    force: bool,
+    resume: bool = False,
+    force: bool = False,
 ) -> list[Path]:
-    """Trains each configuration in ``out/<config.name>``; finished ones only with ``force``.
+    """Trains each configuration in a directory of its own below ``out``.
+
+    Args:
+        experiment: what the records are called.
+        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
+        out: made where it is not there.
+        make_trial: takes a configuration.
+        progress: where to show how far it has come.
+        resume: go on from the checkpoints of an interrupted call.
+        force: run finished configurations again; otherwise they are left as they are.
+
+    Returns:
+        The directories, in the order of ``configs``.
 
     Raises:
-        InputError: a directory cannot be made, or what ``make_trial`` and :func:`fit` raise.
+        InputError: a directory cannot be made, before anything is trained in it; or what
+            ``make_trial`` and :func:`fit` raise.
     """
     directories = []
     for config in configs:
