@@ -110,6 +110,13 @@ def open_frozen(model: str, weights: str = PRETRAINED, *, seed: int = 0) -> Froz
     return _of_file(path)
 
 
+def short_names(model: str, weights: str) -> tuple[str, str]:
+    """What the arguments of :func:`open_frozen` are called in the name of a directory."""
+    name = Path(model).name if Path(model).exists() else model
+    kind = weights if weights in (PRETRAINED, RANDOM) else Path(weights).stem
+    return name.replace("/", "-"), kind
+
+
 def _of_file(path: Path) -> Frozen:
     try:
         return Frozen(load_location_checkpoint(path), path.name, "location", "backbone", None, None)

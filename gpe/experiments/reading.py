@@ -44,10 +44,10 @@ def read_networks(
     out: Path,
     read: Callable[..., Found],
     *,
-    root: Path,
-    download: bool,
-    force: bool,
-    tell: Tell,
+    root: Path = Path("data"),
+    download: bool = False,
+    force: bool = False,
+    tell: Tell = lambda text: None,
 ) -> list[Path]:
     """Calls ``read(config, network, train, test, tell=tell)`` for each configuration.
 
