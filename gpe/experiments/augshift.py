@@ -118,10 +118,7 @@ class AugShiftTrial(NetworkTrial):
                     f"learning_rate: the features became nan in epoch {epoch}; try a smaller one"
                 ) from error
             tally.add(logits, batch.labels.repeat(self.crops))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
+            self.descend(loss)
             yield tally
 
     @torch.no_grad()

@@ -79,10 +79,7 @@ class LocationTrial(NetworkTrial):
         size = self.config.batch_size
         for canvases, target, _ in self._batches(self.train_set, order, size, locations, flips):
             loss = tally.add(self._logits(canvases), target)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
+            self.descend(loss)
             yield tally
 
     @torch.no_grad()

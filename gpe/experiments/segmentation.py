@@ -138,10 +138,7 @@ class SegmentationTrial(NetworkTrial):
         )
         for batch in views:
             loss = tally.add(self._logits(batch.images), batch.labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
+            self.descend(loss)
             yield tally
 
     @torch.no_grad()

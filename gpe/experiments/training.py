@@ -96,6 +96,13 @@ class NetworkTrial:
         self.model = model.to(self.device, memory_format=self.memory_format)
         self.network = torch.compile(self.model) if config.compile else self.model
 
+    def descend(self, loss: Tensor) -> None:
+        """One step of the optimizer, and of the schedule."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name).state_dict() for name in self._STATE}
 
