@@ -160,8 +160,8 @@ def _augshift_run(path: Path, state: dict, seed: int | None) -> Frozen:
         opened = open_classifier(str(path), None)
         model, mean, std = opened.model, opened.mean, opened.std
     else:
-        images = state["trial"]["images"]
-        model, mean, std = _rebuilt(build, path, state, seed), images["mean"], images["std"]
+        model = _rebuilt(build, path, state, seed)
+        mean, std = (state["trial"]["images"][name] for name in ("mean", "std"))
     return Frozen(model, path.resolve().name, "classification", "backbone", mean, std)
 
 
