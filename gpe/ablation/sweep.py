@@ -13,7 +13,7 @@ from gpe.ablation.plan import Plan, Ranges, make_plan
 from gpe.ablation.result import AblationResult, EngineRecord, empty_result
 from gpe.ablation.shards import checkpoint_path, over_processes, resumed
 from gpe.errors import InputError, expect_integer, expect_one_of
-from gpe.metrics.consistency import evaluating
+from gpe.metrics.evaluating import evaluating
 from gpe.metrics.region_iou import Regions, resolve_regions
 from gpe.models.layers import find_layer
 from gpe.ops.region_confusion import region_confusion

@@ -1,6 +1,7 @@
 """Sets of images: where they come from, how an epoch and its views are drawn."""
 
-from gpe.data.pixels import Augmentation, SegmentationBatch, SegmentationSet
+from gpe.data.augmentation import Augmentation
+from gpe.data.pixels import SegmentationBatch, SegmentationSet
 from gpe.data.resident import Batch, ImageSet, epoch_order, generator
 from gpe.data.segmentation import segmentation_set
 from gpe.data.sources import load, stream, stream_test

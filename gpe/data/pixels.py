@@ -7,9 +7,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 from torch.utils.data import DataLoader, Dataset
 
+from gpe.data.augmentation import Augmentation
 from gpe.data.imagenet import STATISTICS
 from gpe.data.resident import cuts, generator
 from gpe.errors import InputError, expect_at_least_one
@@ -39,27 +39,6 @@ class SegmentationBatch(NamedTuple):
     images: Tensor
     labels: Tensor
     ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How training views are cut from images.
-
-    Attributes:
-        crop: height and width in pixels; None: the whole image, which is then not scaled either.
-        scales: images are resized by a factor between these two before.
-        flip: mirror half of the views. It washes out what tells left from right.
-    """
-
-    crop: tuple[int, int] | None = None
-    scales: tuple[float, float] = (1.0, 1.0)
-    flip: bool = False
-
-    def __post_init__(self):
-        for side in self.crop or ():
-            expect_at_least_one("crop", side)
-        if not 0 < self.scales[0] <= self.scales[1]:
-            raise InputError(f"scales: expected two rising numbers above 0, got {self.scales}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +158,7 @@ class SegmentationSet:
         Raises:
             InputError: as :meth:`batches`.
         """
-        fill = tuple(round(255 * mean) for mean in self.mean)
+        fill = (*(round(255 * mean) for mean in self.mean), IGNORE)
         views = _Views(self.samples, order.tolist(), augmentation, fill, seed, epoch)
         places = torch.arange(len(order))
         return self._load(views, places, batch_size, order.tolist())
@@ -263,7 +242,7 @@ class _Views(Dataset):
     samples: Samples
     order: list[int]
     augmentation: Augmentation
-    fill: tuple[int, int, int]
+    fill: tuple[int, int, int, int]
     seed: int
     epoch: int
 
@@ -275,45 +254,9 @@ class _Views(Dataset):
             image, labels = self.samples[self.order[place]]
         except InputError as error:
             return error
-        how = self.augmentation
-        draws = torch.rand(
-            4, generator=generator(self.seed, self.epoch, 0, f"view {place}"), dtype=torch.float64
-        ).tolist()
-        if how.crop is not None:
-            low, high = how.scales
-            image, labels = _scaled(image, labels, low + (high - low) * draws[0])
-            image, labels = _cropped(image, labels, how.crop, draws[1:3], self.fill)
-        if how.flip and draws[3] < 0.5:
-            image, labels = image.flip(2), labels.flip(1)
-        return image, labels
-
-
-def _scaled(image: Tensor, labels: Tensor, scale: float) -> Sample:
-    size = [max(1, round(scale * side)) for side in labels.shape]
-    if size == list(labels.shape):
-        return image, labels
-    # interpolate resizes uint8 images itself, without a float copy.
-    image = interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-    return image, interpolate(labels[None, None], size, mode="nearest-exact")[0, 0]
-
-
-def _cropped(
-    image: Tensor,
-    labels: Tensor,
-    size: tuple[int, int],
-    draws: Sequence[float],
-    fill: Sequence[int],
-) -> Sample:
-    missing = [max(0, side - has) for side, has in zip(size, labels.shape, strict=True)]
-    if any(missing):
-        border = (0, missing[1], 0, missing[0])
-        channels = zip(image, fill, strict=True)
-        image = torch.stack([pad(channel, border, value=value) for channel, value in channels])
-        labels = pad(labels, border, value=IGNORE)
-    (height, width), (h, w) = labels.shape, size
-    top, left = int(draws[0] * (height - h + 1)), int(draws[1] * (width - w + 1))
-    window = (..., slice(top, top + h), slice(left, left + w))
-    return image[window], labels[window]
+        drawing = generator(self.seed, self.epoch, 0, f"view {place}")
+        draws = torch.rand(4, generator=drawing, dtype=torch.float64).tolist()
+        return self.augmentation.view(image, labels, draws, self.fill)
 
 
 def _collate(samples: Sequence[Sample | InputError]) -> Sample | InputError:

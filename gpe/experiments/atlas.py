@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpe.data import ImageSet, generator
 from gpe.experiments.atlas_config import AtlasConfig, cells_of, expect_enough_images
-from gpe.experiments.decode_networks import Frozen
+from gpe.experiments.networks import Frozen
 from gpe.experiments.rankings import arrays_of, shown
 from gpe.experiments.reading import Found, Tell, layers_of, read_networks
 from gpe.ranking import ChannelRanking, group_means, mutual_information, rank_region
@@ -22,15 +23,7 @@ INFORMATION, MIRROR = "information", "overall"
 DRAWS = 200  # of the bootstrap
 
 
-def run(
-    configs: Sequence[AtlasConfig],
-    out: Path,
-    *,
-    root: Path = Path("data"),
-    download: bool = False,
-    force: bool = False,
-    tell: Tell = lambda text: None,
-) -> list[Path]:
+def run(configs: Sequence[AtlasConfig], out: Path, **options: Any) -> list[Path]:
     """Maps a layer of each network and leaves records in directories below ``out``.
 
     Beside each record lie its rankings, a file each, for ``gpe ablate --rankings``.
@@ -43,9 +36,7 @@ def run(
             there is not, or without channels; canvases of a size that the network refuses; or a
             directory that cannot be made.
     """
-    return read_networks(
-        "atlas", configs, out, atlas, root=root, download=download, force=force, tell=tell
-    )
+    return read_networks("atlas", configs, out, atlas, **options)
 
 
 def atlas(

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpe.errors import InputError, expect_at_least_one
 from gpe.experiments.decode_config import DEPTH
-from gpe.experiments.decode_networks import PRETRAINED, RANDOM
+from gpe.experiments.networks import short_names
 from gpe.experiments.runs import directory_name, expect_device, expect_seed
 from gpe.ranking.information import LEAST_PAIRS
 
@@ -26,7 +26,7 @@ class AtlasConfig:
     """What is mapped of what.
 
     Attributes:
-        model, weights: as for :func:`gpe.experiments.decode_networks.open_frozen`.
+        model, weights: as for :func:`gpe.experiments.networks.open_frozen`.
         grid_size: cells along each side of the canvas.
         layer: name of the layer whose channels are mapped, or ``"last"``.
         regions: that channels are ranked for: names in ``REGIONS`` or cells, ``"0+3"``.
@@ -74,10 +74,8 @@ class AtlasConfig:
     @property
     def name(self) -> str:
         """A directory name that tells what was mapped; no two configurations share one."""
-        weights = self.weights if self.weights in (PRETRAINED, RANDOM) else Path(self.weights).stem
         grid = f"{self.grid_size}x{self.grid_size}"
-        model = Path(self.model).name if Path(self.model).exists() else self.model
-        parts = ("atlas", model.replace("/", "-"), weights, grid, Path(self.data).name)
+        parts = ("atlas", *short_names(self.model, self.weights), grid, Path(self.data).name)
         return directory_name(self, *parts)
 
     @property

@@ -14,10 +14,10 @@ from gpe.augshift import fused_augshift_loss
 from gpe.data import ImageSet, StreamedSet, epoch_order, generator, load, stream
 from gpe.data.views import centre_view, random_views
 from gpe.errors import InputError
-from gpe.experiments.augshift_config import METHODS, AugShiftConfig
-from gpe.experiments.progress import Progress
-from gpe.experiments.runs import run_all
-from gpe.experiments.training import CHECKPOINT, Tally
+from gpe.experiments.augshift_config import AugShiftConfig
+from gpe.experiments.augshift_recipes import METHODS
+from gpe.experiments.runs import expecting, run_all
+from gpe.experiments.training import CHECKPOINT, NetworkTrial, Tally
 from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
 from gpe.models import Classifier, resnet18, resnet50
 from gpe.models.pretrained import OpenedModel
@@ -29,21 +29,15 @@ def run(
     configs: Sequence[AugShiftConfig],
     out: Path,
     *,
-    progress: Progress,
-    resume: bool = False,
-    force: bool = False,
     root: Path = Path("data"),
     download: bool = False,
     workers: int | None = None,
+    **options: Any,
 ) -> list[Path]:
     """Runs each configuration in a directory of its own below ``out``.
 
     Args:
-        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
-        out: made where it is not there.
-        progress: where to show how far it has come.
-        resume: go on from the checkpoints of an interrupted call.
-        force: run finished configurations again; otherwise they are left as they are.
+        configs, out, options: as for :func:`gpe.experiments.runs.run_all`.
         root, download: where CIFAR and ImageNet lie, and whether to fetch CIFAR.
         workers: processes that decode large images.
 
@@ -51,8 +45,7 @@ def run(
         The directories, in the order of ``configs``.
 
     Raises:
-        InputError: the data cannot be had, or a directory cannot be made, before anything is
-            trained; or what :func:`fit` raises.
+        InputError: the data cannot be had; or what :func:`run_all` raises.
     """
 
     small = lru_cache(maxsize=1)(partial(load, root=root, download=download))
@@ -66,12 +59,10 @@ def run(
             sets = stream(config.data, root=root, workers=workers, **config.sides, **drawn)
         return AugShiftTrial(config, *(images.to(config.device) for images in sets))
 
-    return run_all(
-        "augshift", configs, out, make_trial, progress=progress, resume=resume, force=force
-    )
+    return run_all("augshift", configs, out, make_trial, **options)
 
 
-class AugShiftTrial:
+class AugShiftTrial(NetworkTrial):
     """One network, trained on one crop or two of each image, and tested on shifted images."""
 
     def __init__(
@@ -80,8 +71,7 @@ class AugShiftTrial:
         train: ImageSet | StreamedSet,
         test: ImageSet | StreamedSet,
     ):
-        self.config, self.train_set, self.test_set = config, train, test
-        self.device = torch.device(config.device)
+        self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
         self.crops = METHODS[config.method].crops
 
@@ -91,13 +81,8 @@ class AugShiftTrial:
         self._batch_size = max(1, config.batch_size // share)
         self.images_per_epoch = self._images * self.crops
 
-        # The faster one, but torch 2.15 crashes on it on the CPU where 8 channels come in.
-        safe = self.device.type == "cuda" or config.width % 16 == 0
-        self.memory_format = torch.channels_last if safe else torch.contiguous_format
-        self.model = build(config, self.num_classes).to(
-            self.device, memory_format=self.memory_format
-        )
-        self.network = torch.compile(self.model) if config.compile else self.model
+        model = build(config, self.num_classes)
+        super().__init__(config, model, channels_last=config.width % 16 == 0)
         self._step = torch.compile(self._loss) if config.compile else self._loss
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -133,10 +118,7 @@ class AugShiftTrial:
                     f"learning_rate: the features became nan in epoch {epoch}; try a smaller one"
                 ) from error
             tally.add(logits, batch.labels.repeat(self.crops))
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
+            self.descend(loss)
             yield tally
 
     @torch.no_grad()
@@ -166,22 +148,16 @@ class AugShiftTrial:
         return {"consistency": rows, "classes": list(self.test_set.classes)}, arrays
 
     def state_dict(self) -> dict[str, Any]:
-        state = {name: getattr(self, name).state_dict() for name in self._STATE}
         # What whoever uses the network needs to know of the images it was trained on.
         names = ("classes", "mean", "std")
-        return state | {"images": {name: getattr(self.train_set, name) for name in names}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in self._STATE:
-            getattr(self, name).load_state_dict(state[name])
-
-    _STATE = ("model", "optimizer", "scheduler")
+        images = {name: getattr(self.train_set, name) for name in names}
+        return super().state_dict() | {"images": images}
 
     def _loss(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and logits of crops ``[V·N,3,h,w]``, as a mean over crops: with Equation 1's sum,
         rows with two crops would take steps of twice the length."""
         config = self.config
-        with self._autocast():
+        with self.autocast():
             features = self.model.forward_features(images)
             if self.crops == 1:
                 logits = self.model.head(features.mean((2, 3)))
@@ -199,12 +175,8 @@ class AugShiftTrial:
         return result.loss / 2, torch.cat([result.logits_a, result.logits_b])
 
     def _logits(self, images: Tensor) -> Tensor:
-        with self._autocast():
+        with self.autocast():
             return self.network(images)
-
-    def _autocast(self) -> torch.autocast:
-        bf16 = self.config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     def _view_options(self, images: ImageSet | StreamedSet) -> dict[str, Any]:
         return {
@@ -234,18 +206,12 @@ def load_trained(directory: Path) -> OpenedModel:
         InputError: there is no checkpoint of such a run.
     """
     path = directory / CHECKPOINT
-    try:
+    with expecting(f"model: expected {path} to be a checkpoint of gpe augshift"):
         state = torch.load(path, map_location="cpu", weights_only=True)
         config = AugShiftConfig(**state["config"] | {"device": "cpu"})
         images = state["trial"]["images"]
         model = build(config, len(images["classes"]))
         model.load_state_dict(state["trial"]["model"])
-    except Exception as error:  # torch.load raises almost anything on a file not its own
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"model: expected {path} to be a checkpoint of gpe augshift, "
-            f"got {type(error).__name__}: {reason:.100}"
-        ) from None
     return OpenedModel(
         name=directory.name,
         model=model.eval(),

@@ -1,151 +1,21 @@
-"""Every option of an AugShift run: the five rows, the recipes, and what the paper has for them."""
+"""Every option of an AugShift run, and what the paper has for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from gpe.data.sources import Split
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.experiments.augshift_recipes import METHODS, recipe
 from gpe.experiments.runs import directory_name, expect_device, expect_seed
 from gpe.experiments.under_shifts import expect_shifts
 from gpe.metrics.views import ShiftProtocol
 from gpe.models.resnet import Stem
 
-Images = Literal["small", "large"]
 Network = Literal["resnet18", "resnet50"]
 Schedule = Literal["cosine", "one-cycle", "step"]
 Reading = Literal["resized", "plain"]
 Precision = Literal["fp32", "bf16"]
-
-
-class Method(NamedTuple):
-    """A row of the comparison: crops of an image, whether wide, with the loss, with BlurPool."""
-
-    crops: int
-    loss: bool
-    blur: bool
-
-
-# The second row is the control that the paper lacks: AugShift's crops without its loss. The last
-# is the combination that the paper only guesses at.
-METHODS = {
-    "baseline": Method(crops=1, loss=False, blur=False),
-    "wide-crops": Method(crops=2, loss=False, blur=False),
-    "augshift": Method(crops=2, loss=True, blur=False),
-    "blurpool": Method(crops=1, loss=False, blur=True),
-    "blurpool-augshift": Method(crops=2, loss=True, blur=True),
-}
-
-# Recipes by preset and kind of images. "paper" is the usual one of CIFAR, and torchvision's of
-# ImageNet: the paper states none. crop_shift: of rows with one crop an image and of rows with two.
-PRESETS: dict[tuple[str, Images], dict[str, Any]] = {
-    # Few images gone through often, as a long recipe goes through many: 126 times in two minutes.
-    ("quick", "small"): {
-        "stem": "grid",
-        "width": 16,
-        "epochs": 7,
-        "train_images": 1000,
-        "test_images": 2000,
-        "epoch_images": 18000,
-        "batch_size": 64,
-        "learning_rate": 0.1,
-        "weight_decay": 5e-4,
-        "schedule": "one-cycle",
-        "crop_shift": {1: 4, 2: 8},
-        "weight": 1.0,
-        "passes": 2,
-    },
-    ("fast", "small"): {
-        "stem": "cifar",
-        "width": 64,
-        "epochs": 30,
-        "train_images": None,
-        "test_images": None,
-        "epoch_images": None,
-        "batch_size": 512,
-        "learning_rate": 0.2,
-        "weight_decay": 5e-4,
-        "schedule": "one-cycle",
-        "crop_shift": {1: 4, 2: 8},
-        "weight": 1.0,
-        "passes": 5,
-        "precision": "bf16",
-        "compile": True,
-    },
-    ("paper", "small"): {
-        "stem": "cifar",
-        "width": 64,
-        "epochs": 200,
-        "train_images": None,
-        "test_images": None,
-        "epoch_images": None,
-        "batch_size": 128,
-        "learning_rate": 0.1,
-        "weight_decay": 5e-4,
-        "schedule": "cosine",
-        "crop_shift": {1: 4, 2: 8},
-        "weight": 1.0,
-        "passes": 5,
-    },
-    ("paper", "large"): {
-        "width": 64,
-        "epochs": 90,
-        "train_images": None,
-        "test_images": None,
-        "epoch_images": None,
-        "batch_size": 256,
-        "learning_rate": 0.1,
-        "weight_decay": 1e-4,
-        "schedule": "step",
-        "crop_shift": {1: 0, 2: 16},
-        "weight": 1.0,
-        "passes": 1,
-    },
-    ("quick", "large"): {
-        "width": 16,
-        "epochs": 3,
-        "train_images": 2000,
-        "test_images": 500,
-        "epoch_images": None,
-        "batch_size": 32,
-        "learning_rate": 0.05,
-        "weight_decay": 1e-4,
-        "schedule": "one-cycle",
-        "crop_shift": {1: 0, 2: 16},
-        "weight": 1.0,
-        "passes": 1,
-    },
-}
-_IMAGES: dict[Images, dict[str, Any]] = {
-    # A picture of 32 pixels is gone long before a shift of 64; Figure S2 has 8 to 64 on ImageNet.
-    "small": {
-        "image_size": 32,
-        "resize_size": None,
-        "reading": None,
-        "shifts": (1, 2, 4, 8, 12, 16),
-    },
-    "large": {
-        "stem": "imagenet",
-        "image_size": 224,
-        "resize_size": 256,
-        "reading": "resized",
-        "shifts": (8, 16, 32, 40, 48, 64),
-    },
-}
-_COMMON = {
-    "network": "resnet18",
-    "split": "test",
-    "equal_compute": True,
-    "protocol": "zeros",
-    "seed": 0,
-    "relative": True,
-    "momentum": 0.9,
-    "label_smoothing": 0.0,
-    "test_batch_size": 250,
-    "flip": True,
-    "precision": "fp32",
-    "compile": False,
-}
 
 # Table 2 in percent, ResNet-18: (data, method) -> top-1 accuracy and consistency by shift.
 TABLE_2 = {
@@ -227,17 +97,13 @@ class AugShiftConfig:
     @classmethod
     def of_preset(cls, preset: str, method: str, **options: Any) -> "AugShiftConfig":
         """The preset for a method; options that are not None take the place of its values."""
-        expect_one_of("preset", preset, dict.fromkeys(name for name, _ in PRESETS))
-        expect_one_of("method", method, METHODS)
         options = {name: value for name, value in options.items() if value is not None}
         images = options.pop("images", "large" if options["data"] == "imagenet" else "small")
-        expect_one_of("images", images, get_args(Images))
-        if (preset, images) not in PRESETS:
-            raise InputError(f"preset: {preset} has no recipe for {images} images")
+        values = recipe(preset, images) | options
+        expect_one_of("method", method, METHODS)
         for name in ("resize_size", "reading"):
             if images == "small" and name in options:
                 raise InputError(f"{name}: expected none for small images, got {options[name]}")
-        values = _COMMON | _IMAGES[images] | PRESETS[preset, images] | options
         crops, loss, _ = METHODS[method]
         if isinstance(values["crop_shift"], dict):
             values["crop_shift"] = values["crop_shift"][crops]

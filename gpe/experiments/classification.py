@@ -16,13 +16,13 @@ from torch import Tensor
 from gpe.ablation import ClassifierAblation, classifier_sweep, random_orders
 from gpe.data import centre_view
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.given import expect_no_weights, images_for, open_given
+from gpe.experiments.images import Images, images_for
+from gpe.experiments.networks import expect_no_weights, open_classifier
 from gpe.experiments.processes import several
 from gpe.experiments.rankings import arrays_of, read_rankings, save_rankings, shown
 from gpe.experiments.runs import directory_name, expect_device, expect_seed, prepare
 from gpe.experiments.segmentation_config import Precision
 from gpe.experiments.targeting_config import step_of
-from gpe.experiments.under_shifts import Images
 from gpe.models.head import SplitClassifier, split_classifier
 from gpe.models.pretrained import OpenedModel
 from gpe.ranking import ChannelRanking, rank_channels
@@ -37,7 +37,7 @@ class ClassificationConfig:
     """Every option of one run.
 
     Attributes:
-        model, weights: as for :func:`gpe.experiments.given.open_given`.
+        model, weights: as for :func:`open_classifier`.
         data: the name of an image set, or a folder of images by class; its test images are
             ranked and scored on.
         images: at most so many, drawn by seed 0; all where None.
@@ -117,7 +117,7 @@ def ablate(
     Args:
         config: what to do.
         out: made where it is not there.
-        root, download, workers: as for :func:`gpe.experiments.given.images_for`.
+        root, download, workers: as for :func:`images_for`.
         force: do it again although it was finished.
 
     Raises:
@@ -131,7 +131,7 @@ def ablate(
     if several():
         raise InputError("task: expected one process for classify, got several")
     sizes = {"image_size": config.image_size, "resize_size": config.resize_size}
-    opened = open_given(config.model, config.weights, **sizes)
+    opened = open_classifier(config.model, config.weights, **sizes)
     places = {"root": root, "download": download, "workers": workers}
     images = images_for(config.data, opened, images=config.images, **places).to(config.device)
     if len(images.classes) != opened.classes:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.given import expect_no_weights, images_for, open_given
+from gpe.experiments.images import images_for
+from gpe.experiments.networks import expect_no_weights, open_classifier
 from gpe.experiments.runs import directory_name, expect_device, prepare
 from gpe.experiments.under_shifts import (
     consistency_rows,
@@ -29,12 +30,9 @@ class ConsistencyConfig:
     """What is scored, and how.
 
     Attributes:
-        model: a directory that ``gpe augshift`` left, or a name for :func:`open_model`.
-        weights: as for :func:`open_model`.
+        model, weights, image_size, resize_size: as for :func:`open_classifier`.
         data: the name of an image set, or a folder of images by class.
         images: at most so many, drawn by seed 0; all where None.
-        image_size: of what the network sees, in pixels; the model's where None.
-        resize_size: of the shorter side before its centre is cut out; the model's where None.
 
     Raises:
         InputError: an option outside what it may be.
@@ -87,7 +85,7 @@ def score(
     """
     start = perf_counter()
     sizes = {"image_size": config.image_size, "resize_size": config.resize_size}
-    opened = open_given(config.model, config.weights, **sizes)
+    opened = open_classifier(config.model, config.weights, **sizes)
     expect_shifts(
         config.shifts,
         config.protocol,

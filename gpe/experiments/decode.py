@@ -4,47 +4,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
 from gpe.data import ImageSet, generator
 from gpe.experiments.decode_config import DecodeConfig
-from gpe.experiments.decode_networks import Frozen
+from gpe.experiments.networks import Frozen
 from gpe.experiments.reading import Found, Tell, layers_of, read_networks
 from gpe.readout import answer, build_readout, grid_latents, train_readout
 from gpe.readout.training import expect_enough
 
 
-def run(
-    configs: Sequence[DecodeConfig],
-    out: Path,
-    *,
-    root: Path = Path("data"),
-    download: bool = False,
-    force: bool = False,
-    tell: Tell = lambda text: None,
-) -> list[Path]:
+def run(configs: Sequence[DecodeConfig], out: Path, **options: Any) -> list[Path]:
     """Reads each network at each grid and leaves records in directories below ``out``.
 
-    Args:
-        configs: one a record, in ``out/<config.name>``. A network and images are opened once where
-            configurations that share them follow one another.
-        out: made where it is not there.
-        root, download: where CIFAR lies, and whether to fetch it.
-        force: do finished ones again; otherwise they are left as they are.
-        tell: told what is being done.
-
-    Returns:
-        The directories, in the order of ``configs``.
+    Args, Returns:
+        As :func:`gpe.experiments.reading.read_networks`.
 
     Raises:
         InputError: a network, weights or images that cannot be had; fewer images than cells; a
             layer that there is not, or without channels; canvases of a size that the network
             refuses; or a directory that cannot be made.
     """
-    return read_networks(
-        "decode", configs, out, decode, root=root, download=download, force=force, tell=tell
-    )
+    return read_networks("decode", configs, out, decode, **options)
 
 
 def decode(

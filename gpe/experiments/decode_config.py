@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.decode_networks import PRETRAINED, RANDOM
+from gpe.experiments.networks import short_names
 from gpe.experiments.runs import directory_name, expect_device, expect_seed
 from gpe.readout import READOUTS, Kind
 from gpe.readout.training import expect_enough
@@ -18,7 +18,7 @@ class DecodeConfig:
     """What is read from what.
 
     Attributes:
-        model, weights: as for :func:`gpe.experiments.decode_networks.open_frozen`.
+        model, weights: as for :func:`gpe.experiments.networks.open_frozen`.
         grid_size: cells along each side of the canvas.
         layers: names of layers; or ``("depth",)`` for the stages of the network and ``("last",)``
             for its last feature map.
@@ -77,10 +77,8 @@ class DecodeConfig:
     @property
     def name(self) -> str:
         """A directory name that tells what was read; no two configurations share one."""
-        weights = self.weights if self.weights in (PRETRAINED, RANDOM) else Path(self.weights).stem
         grid = f"{self.grid_size}x{self.grid_size}"
-        model = Path(self.model).name if Path(self.model).exists() else self.model
-        parts = ("decode", model.replace("/", "-"), weights, grid, Path(self.data).name)
+        parts = ("decode", *short_names(self.model, self.weights), grid, Path(self.data).name)
         return directory_name(self, *parts)
 
     @property

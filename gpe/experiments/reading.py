@@ -17,7 +17,7 @@ from gpe.data import load
 from gpe.errors import InputError
 from gpe.experiments.atlas_config import AtlasConfig
 from gpe.experiments.decode_config import DEPTH, LAST, DecodeConfig
-from gpe.experiments.decode_networks import Frozen, open_frozen
+from gpe.experiments.networks import Frozen, open_frozen
 from gpe.experiments.rankings import save_rankings
 from gpe.experiments.runs import prepare
 from gpe.ranking import ChannelRanking
@@ -44,10 +44,10 @@ def read_networks(
     out: Path,
     read: Callable[..., Found],
     *,
-    root: Path,
-    download: bool,
-    force: bool,
-    tell: Tell,
+    root: Path = Path("data"),
+    download: bool = False,
+    force: bool = False,
+    tell: Tell = lambda text: None,
 ) -> list[Path]:
     """Calls ``read(config, network, train, test, tell=tell)`` for each configuration.
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,13 +35,26 @@ def run_all(
     make_trial: Callable[[Any], Trial],
     *,
     progress: Progress,
-    resume: bool,
-    force: bool,
+    resume: bool = False,
+    force: bool = False,
 ) -> list[Path]:
-    """Trains each configuration in ``out/<config.name>``; finished ones only with ``force``.
+    """Trains each configuration in a directory of its own below ``out``.
+
+    Args:
+        experiment: what the records are called.
+        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
+        out: made where it is not there.
+        make_trial: takes a configuration.
+        progress: where to show how far it has come.
+        resume: go on from the checkpoints of an interrupted call.
+        force: run finished configurations again; otherwise they are left as they are.
+
+    Returns:
+        The directories, in the order of ``configs``.
 
     Raises:
-        InputError: a directory cannot be made, or what ``make_trial`` and :func:`fit` raise.
+        InputError: a directory cannot be made, before anything is trained in it; or what
+            ``make_trial`` and :func:`fit` raise.
     """
     directories = []
     for config in configs:
@@ -89,6 +103,20 @@ def expect_seed(seed: int) -> None:
     """Raise an InputError unless ``seed`` is one that all generators take."""
     if not 0 <= seed < 2**63:
         raise InputError(f"seed: expected 0 to 2**63 - 1, got {seed}")
+
+
+@contextmanager
+def expecting(what: str) -> Iterator[None]:
+    """Raise an InputError that expected ``what`` for whatever a block raises.
+
+    Around the reading of checkpoints: torch.load raises almost anything on a file not its own, and
+    a file may hold anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{what}, got {type(error).__name__}: {reason:.100}") from None
 
 
 def prepare(directory: Path) -> Path:

@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import PolynomialLR
 from gpe.data import SegmentationSet, epoch_order, segmentation_set
 from gpe.data.pixels import IGNORE, default_workers
 from gpe.errors import InputError
-from gpe.experiments.progress import Progress
 from gpe.experiments.region_scores import region_scores
 from gpe.experiments.runs import run_all
 from gpe.experiments.segmentation_config import SegmentationConfig
+from gpe.experiments.training import NetworkTrial
 from gpe.models import open_model
 from gpe.models.deeplab import deeplabv3
 
@@ -25,20 +25,14 @@ def run(
     configs: Sequence[SegmentationConfig],
     out: Path,
     *,
-    progress: Progress,
-    resume: bool = False,
-    force: bool = False,
     root: Path = Path("data"),
     workers: int | None = None,
+    **options: Any,
 ) -> list[Path]:
     """Trains each configuration in a directory of its own below ``out``.
 
     Args:
-        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
-        out: made where it is not there.
-        progress: where to show how far it has come.
-        resume: go on from the checkpoints of an interrupted call.
-        force: run finished configurations again; otherwise they are left as they are.
+        configs, out, options: as for :func:`gpe.experiments.runs.run_all`.
         root: where the files of the dataset lie.
         workers: processes that read images; one a core where None. Streets and CamVid are kept
             in memory and need none.
@@ -47,8 +41,8 @@ def run(
         The directories, in the order of ``configs``.
 
     Raises:
-        InputError: the data or the backbone's weights cannot be had, or a directory cannot be
-            made, before anything is trained; or what :func:`fit` raises.
+        InputError: the data or the backbone's weights cannot be had; or what :func:`run_all`
+            raises.
     """
 
     def make_trial(config: SegmentationConfig) -> SegmentationTrial:
@@ -65,9 +59,7 @@ def run(
             train, test = train.cached(), test.cached()
         return SegmentationTrial(config, train.to(config.device), test.to(config.device))
 
-    return run_all(
-        "segment", configs, out, make_trial, progress=progress, resume=resume, force=force
-    )
+    return run_all("segment", configs, out, make_trial, **options)
 
 
 class PixelTally:
@@ -101,12 +93,11 @@ class PixelTally:
         return 100 * int(self._hits) / max(1, int(self._pixels))
 
 
-class SegmentationTrial:
+class SegmentationTrial(NetworkTrial):
     """One DeepLabv3, trained on views of images and tested on whole ones."""
 
     def __init__(self, config: SegmentationConfig, train: SegmentationSet, test: SegmentationSet):
-        self.config, self.train_set, self.test_set = config, train, test
-        self.device = torch.device(config.device)
+        self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
         if len(train) < config.batch_size:
             raise InputError(
@@ -116,13 +107,8 @@ class SegmentationTrial:
         # Whole batches only: batch norm of a batch of one image cannot be had.
         self._steps = len(train) // config.batch_size
         self.images_per_epoch = self._steps * config.batch_size
-        # The faster one, but torch 2.15 crashes on it on the CPU where 8 channels come in.
-        safe = self.device.type == "cuda" or config.width % 16 == 0
-        self.memory_format = torch.channels_last if safe else torch.contiguous_format
-        self.model = build(config, self.num_classes).to(
-            self.device, memory_format=self.memory_format
-        )
-        self.network = torch.compile(self.model) if config.compile else self.model
+        model = build(config, self.num_classes)
+        super().__init__(config, model, channels_last=config.width % 16 == 0)
         rate = config.learning_rate
         self.optimizer = torch.optim.SGD(
             [
@@ -152,10 +138,7 @@ class SegmentationTrial:
         )
         for batch in views:
             loss = tally.add(self._logits(batch.images), batch.labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
+            self.descend(loss)
             yield tally
 
     @torch.no_grad()
@@ -176,20 +159,13 @@ class SegmentationTrial:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        state = {name: getattr(self, name).state_dict() for name in self._STATE}
         # What whoever uses the network needs to know of the images it was trained on.
         names = ("classes", "palette", "mean", "std")
-        return state | {"images": {name: getattr(self.train_set, name) for name in names}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in self._STATE:
-            getattr(self, name).load_state_dict(state[name])
-
-    _STATE = ("model", "optimizer", "scheduler")
+        images = {name: getattr(self.train_set, name) for name in names}
+        return super().state_dict() | {"images": images}
 
     def _logits(self, images: Tensor) -> Tensor:
-        bf16 = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with self.autocast():
             return self.network(images.contiguous(memory_format=self.memory_format))["out"]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from gpe.data.pixels import Augmentation
+from gpe.data.augmentation import Augmentation
 from gpe.data.segmentation import DATASETS
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.runs import directory_name, expect_device, expect_seed

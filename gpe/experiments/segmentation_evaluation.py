@@ -15,7 +15,7 @@ from gpe.data.pixels import default_workers
 from gpe.data.segmentation import DATASETS
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.region_scores import region_scores
-from gpe.experiments.runs import directory_name, expect_device, prepare
+from gpe.experiments.runs import directory_name, expect_device, expecting, prepare
 from gpe.experiments.segmentation import build
 from gpe.experiments.segmentation_config import Precision, SegmentationConfig
 from gpe.experiments.training import CHECKPOINT
@@ -60,18 +60,13 @@ def load_segmenter(checkpoint: str | Path, *, output_stride: int | None = None) 
         return Segmenter(model, {"weights": str(checkpoint)}, path.name, None)
     if output_stride is not None:
         raise InputError(f"output_stride: expected none with a directory, got {output_stride}")
-    try:
-        state = torch.load(path / CHECKPOINT, map_location="cpu", weights_only=True)
+    file = path / CHECKPOINT
+    with expecting(f"checkpoint: expected {file} to be one of gpe segment train"):
+        state = torch.load(file, map_location="cpu", weights_only=True)
         config = SegmentationConfig(**state["config"] | {"device": "cpu", "weights": None})
         classes = tuple(state["trial"]["images"]["classes"])
         model = build(config, len(classes))
         model.load_state_dict(state["trial"]["model"])
-    except Exception as error:  # torch.load raises almost anything on a file not its own
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"checkpoint: expected {path / CHECKPOINT} to be one of gpe segment train, "
-            f"got {type(error).__name__}: {reason:.100}"
-        ) from None
     return Segmenter(model.eval(), state["config"], path.resolve().name, classes)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpe.data import generator
@@ -71,6 +71,51 @@ class Tally:
     def accuracy(self) -> float:
         """In percent."""
         return 100 * float(self._hits) / max(1, self.count)
+
+
+class NetworkTrial:
+    """What the trials of one network have in common.
+
+    Theirs are ``optimizer`` and ``scheduler``, which are made after the network.
+
+    Args:
+        config: has ``device``, ``precision`` and ``compile``.
+        model: with the weights to start from.
+        channels_last: whether that is faster on the CPU, too. torch 2.15 crashes on it there where
+            8 channels come in.
+    """
+
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+    def __init__(self, config: Any, model: nn.Module, *, channels_last: bool):
+        self.config = config
+        self.device = torch.device(config.device)
+        channels_last = channels_last or self.device.type == "cuda"
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=self.memory_format)
+        self.network = torch.compile(self.model) if config.compile else self.model
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of the optimizer, and of the schedule."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state_dict() for name in self._STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._STATE:
+            getattr(self, name).load_state_dict(state[name])
+
+    _STATE = ("model", "optimizer", "scheduler")
+
+    def autocast(self) -> torch.autocast:
+        """To what the configuration's precision says."""
+        bf16 = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
 
 @dataclass

@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpe.data import ImageSet, StreamedSet
 from gpe.errors import InputError
+from gpe.experiments.images import Images
 from gpe.metrics import ShiftConsistency
 from gpe.ops.dual_crop import dual_crop
 
-Images = ImageSet | StreamedSet
 Model = Callable[[Tensor], Tensor]
 
 SHIFT_SEED = 0  # all networks are tested under the same shifts

@@ -6,15 +6,15 @@ network predicts the same class (Zhang, "Making convolutional networks shift-inv
 ICML 2019).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
+from gpe.metrics.evaluating import evaluating
 from gpe.metrics.interval import wilson_interval
 from gpe.metrics.views import ShiftProtocol, Views
 
@@ -76,10 +76,7 @@ def shift_consistency(
         size: of the views, in pixels, one number or (height, width). If None, that of the images,
             less ``max_shift`` on each side for ``"crop"``; then the views of another
             ``max_shift`` have another size: to compare shifts, give one size for all.
-        mean: as in :func:`gpe.dual_crop`.
-        std: as in :func:`gpe.dual_crop`.
-        dtype: as in :func:`gpe.dual_crop`.
-        memory_format: as in :func:`gpe.dual_crop`.
+        mean, std, dtype, memory_format: as in :func:`gpe.dual_crop`.
         indices: int64, the index of each image in the set that it is a part of; 0 to N-1 if None.
 
     Returns:
@@ -244,21 +241,6 @@ def _count(
             hits=int(hits),
         )
     )
-
-
-@contextmanager
-def evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Evaluation mode, no gradients; afterwards each module is in the mode that it was in."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        if modules:
-            model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def _classes(logits: Tensor, count: int, target: Tensor | None) -> Tensor:

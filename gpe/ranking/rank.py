@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpe.errors import InputError
-from gpe.metrics.consistency import evaluating
+from gpe.metrics.evaluating import evaluating
 from gpe.models.layers import find_layer
 from gpe.ops.flip_difference import flip_difference
 from gpe.ranking.kernel_flip import mirrored_weights

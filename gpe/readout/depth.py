@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gpe.errors import InputError
-from gpe.metrics.consistency import evaluating
+from gpe.metrics.evaluating import evaluating
 from gpe.models.layers import find_layer
 
 ENOUGH = 4  # stages that make a curve

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gpe.data import ImageSet
 from gpe.errors import InputError, expect_at_least_one
-from gpe.metrics.consistency import evaluating
+from gpe.metrics.evaluating import evaluating
 from gpe.ops.place_on_grid import place_on_grid
 from gpe.ranking.layer import pooled_at
 

@@ -4,7 +4,7 @@ import pytest
 
 import gpe
 from gpe.cli import demo
-from gpe.experiments import augshift_config, location, segmentation_config
+from gpe.experiments import augshift_recipes, location_config, segmentation_config
 from gpe.records import Record
 from tests.cli.conftest import runs
 
@@ -31,9 +31,9 @@ def test_demo_trains_six_networks_and_says_what_was_shown(call, tmp_path, monkey
     """With networks so small that they show nothing; `make demo` runs the real ones."""
     tiny = {"train_images": 40, "test_images": 40, "width": 4}
     epochs = {"location": 1, "object": 1}
-    quick = location.PRESETS["quick"] | tiny | {"epochs": epochs}
-    monkeypatch.setitem(location.PRESETS, "quick", quick)
-    presets = augshift_config.PRESETS
+    quick = location_config.PRESETS["quick"] | tiny | {"epochs": epochs}
+    monkeypatch.setitem(location_config.PRESETS, "quick", quick)
+    presets = augshift_recipes.PRESETS
     quick = presets["quick", "small"] | tiny | {"epochs": 1, "epoch_images": 40, "passes": 1}
     monkeypatch.setitem(presets, ("quick", "small"), quick)
     small = {"size": (32, 64), "width": 4, "epochs": 1, "batch_size": 4}

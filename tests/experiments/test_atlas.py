@@ -11,7 +11,7 @@ from gpe.errors import InputError
 from gpe.experiments.atlas import run
 from gpe.experiments.atlas_config import AtlasConfig, cells_of
 from gpe.experiments.classification import ClassificationConfig, ablate
-from gpe.experiments.decode_networks import open_frozen
+from gpe.experiments.networks import open_frozen
 from gpe.ops.place_on_grid import place_on_grid
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.ranking.layer import digest

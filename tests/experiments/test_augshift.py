@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from gpe.data import ImageSet, epoch_order
 from gpe.experiments.augshift import AugShiftTrial
-from gpe.experiments.augshift_config import METHODS
+from gpe.experiments.augshift_recipes import METHODS
 from tests.experiments.tiny import config, same
 
 

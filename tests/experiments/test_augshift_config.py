@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 
 from gpe.errors import InputError
-from gpe.experiments.augshift_config import METHODS, PRESETS, TABLE_2, AugShiftConfig
+from gpe.experiments.augshift_config import TABLE_2, AugShiftConfig
+from gpe.experiments.augshift_recipes import METHODS, PRESETS
 from tests.conftest import SHARED_DATA
 
 PAPER = SHARED_DATA.parent / "paper" / "paper.txt"

@@ -9,7 +9,7 @@ from gpe.errors import InputError
 from gpe.experiments import location
 from gpe.experiments.decode import run
 from gpe.experiments.decode_config import DecodeConfig
-from gpe.experiments.decode_networks import open_frozen
+from gpe.experiments.networks import open_frozen
 from gpe.experiments.training import CHECKPOINT
 from gpe.models import GAPNet, deeplabv3, resnet18
 from gpe.models.pretrained import open_model
@@ -212,3 +212,11 @@ def test_what_is_no_checkpoint_is_told(tmp_path):
     (tmp_path / "net.pth").write_bytes(b"no network")
     with pytest.raises(InputError, match="to hold a location or segmentation network, got neither"):
         open_frozen(str(tmp_path / "net.pth"))
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_a_run_that_does_not_say_what_it_was_trained_on_is_told(weights, tmp_path):
+    state = {"config": vars(tiny.config()), "trial": {"model": {}}}
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(InputError, match=r"model: expected .*, got KeyError: 'images'"):
+        open_frozen(str(tmp_path), weights)

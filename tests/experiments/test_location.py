@@ -11,7 +11,8 @@ from rich.console import Console
 from gpe.data import epoch_order, load
 from gpe.errors import InputError
 from gpe.experiments import location
-from gpe.experiments.location import LocationConfig, LocationTrial, run
+from gpe.experiments.location import LocationTrial, run
+from gpe.experiments.location_config import LocationConfig
 from gpe.experiments.progress import Progress
 from gpe.experiments.training import CHECKPOINT
 from gpe.records import RECORD, Record, load_arrays

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpe.errors import InputError
-from gpe.experiments.location import TABLE_1, TABLE_1_GRIDS, LocationConfig
+from gpe.experiments.location_config import TABLE_1, TABLE_1_GRIDS, LocationConfig
 
 PAPER = Path(__file__).parents[3] / "shared" / "paper" / "paper.txt"
 

@@ -1,7 +1,7 @@
-"""Frozen networks to read: anybody's classifiers, and what the package's own commands trained."""
+"""Networks as the commands name them: anybody's classifiers, files, and what gpe's runs left."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,54 @@ from gpe.data.imagenet import STATISTICS
 from gpe.errors import InputError
 from gpe.experiments import augshift, location, segmentation
 from gpe.experiments.augshift_config import AugShiftConfig
-from gpe.experiments.location import LocationConfig
+from gpe.experiments.location_config import LocationConfig
+from gpe.experiments.runs import expecting
 from gpe.experiments.segmentation_config import SegmentationConfig
 from gpe.experiments.segmentation_evaluation import load_segmenter
 from gpe.experiments.training import CHECKPOINT
 from gpe.models import load_location_checkpoint, open_model
+from gpe.models.pretrained import OpenedModel
 
 RANDOM = "random"
 PRETRAINED = "pretrained"
+
+
+def open_classifier(
+    model: str,
+    weights: str | None,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    resize_size: int | None = None,
+) -> OpenedModel:
+    """A classifier, to be measured.
+
+    Args:
+        model: a directory that ``gpe augshift`` left, or a name for :func:`open_model`.
+        weights: as for :func:`open_model`; none with a directory, which has its own.
+        seed: of ``"random"`` weights.
+        image_size: of what the network sees, in pixels; the model's where None.
+        resize_size: of the shorter side before its centre is cut out; the model's where None.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    if (directory := Path(model)).is_dir():
+        expect_no_weights(model, weights)
+        opened = augshift.load_trained(directory)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            opened = open_model(model, weights=weights)
+    input_size = image_size or opened.input_size
+    resize_size = resize_size or max(opened.resize_size, input_size)
+    return replace(opened, input_size=input_size, resize_size=resize_size)
+
+
+def expect_no_weights(model: str, weights: str | None) -> None:
+    """Raise an InputError where weights come with a directory, which has its own."""
+    if weights is not None and Path(model).is_dir():
+        raise InputError(f"weights: expected none with a directory, got {weights}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +83,7 @@ class Frozen:
 
 
 def open_frozen(model: str, weights: str = PRETRAINED, *, seed: int = 0) -> Frozen:
-    """A network to read.
+    """A network of any task, to be read.
 
     Args:
         model: a directory that ``gpe location``, ``gpe augshift`` or ``gpe segment train`` left; a
@@ -59,17 +99,22 @@ def open_frozen(model: str, weights: str = PRETRAINED, *, seed: int = 0) -> Froz
     """
     path = Path(model).expanduser()
     if not path.exists():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            opened = open_model(model, weights=None if weights == PRETRAINED else weights)
+        opened = open_classifier(model, None if weights == PRETRAINED else weights, seed=seed)
         return Frozen(opened.model, opened.name, "classification", "", opened.mean, opened.std)
     if weights not in (PRETRAINED, RANDOM):
         raise InputError(f"weights: expected {PRETRAINED} or {RANDOM} with {path}, got {weights}")
     if path.is_dir():
-        return _of_run(path, weights == RANDOM, seed)
+        return _of_run(path, seed if weights == RANDOM else None)
     if weights == RANDOM:
         raise InputError(f"weights: expected {PRETRAINED} with the file {path}, got {RANDOM}")
     return _of_file(path)
+
+
+def short_names(model: str, weights: str) -> tuple[str, str]:
+    """What the arguments of :func:`open_frozen` are called in the name of a directory."""
+    name = Path(model).name if Path(model).exists() else model
+    kind = weights if weights in (PRETRAINED, RANDOM) else Path(weights).stem
+    return name.replace("/", "-"), kind
 
 
 def _of_file(path: Path) -> Frozen:
@@ -78,68 +123,59 @@ def _of_file(path: Path) -> Frozen:
     except InputError as error:
         not_location = error
     try:
-        segmenter = load_segmenter(path)
+        return _segmentation(load_segmenter(path).model, path.name)
     except InputError as error:
         raise InputError(
             f"model: expected {path} to hold a location or segmentation network, got neither: "
             f"{not_location}; {error}"
         ) from None
-    return _segmentation(segmenter.model, path.name)
 
 
-def _of_run(path: Path, random: bool, seed: int) -> Frozen:
-    name = path.resolve().name
-    try:
-        state = torch.load(path / CHECKPOINT, map_location="cpu", weights_only=True)
-        config = state["config"]
-        kind = next(kind for option, kind in _KINDS.items() if option in config)
-    except Exception as error:  # torch.load raises almost anything on a file not its own
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"model: expected {path / CHECKPOINT} to be one of gpe location, gpe augshift or "
-            f"gpe segment train, got {type(error).__name__}: {reason:.100}"
-        ) from None
-    return kind(path, name, state, seed if random else None)
+def _of_run(path: Path, seed: int | None) -> Frozen:
+    """The network of a run: with its weights, or as ``seed`` makes it before any training."""
+    checkpoint = path / CHECKPOINT
+    commands = "gpe location, gpe augshift or gpe segment train"
+    with expecting(f"model: expected {checkpoint} to be one of {commands}"):
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        kind = next(kind for option, kind in _KINDS.items() if option in state["config"])
+    return kind(path, state, seed)
 
 
-def _location_run(path: Path, name: str, state: dict, seed: int | None) -> Frozen:
+def _location_run(path: Path, state: dict, seed: int | None) -> Frozen:
     def build(config: dict[str, Any]) -> nn.Module:
         config = LocationConfig(**config | {"betas": tuple(config["betas"])})
-        return location.build(config, _location_classes(state))
+        return location.build(config, len(state["trial"]["model"]["classifier.bias"]))
 
     # The images' mean and std are not in such a checkpoint: those at hand stand in for them.
-    return Frozen(_rebuilt(build, path, state, seed), name, "location", "backbone", None, None)
+    model = _rebuilt(build, path, state, seed)
+    return Frozen(model, path.resolve().name, "location", "backbone", None, None)
 
 
-def _location_classes(state: dict) -> int:
-    return len(state["trial"]["model"]["classifier.bias"])
-
-
-def _augshift_run(path: Path, name: str, state: dict, seed: int | None) -> Frozen:
+def _augshift_run(path: Path, state: dict, seed: int | None) -> Frozen:
     def build(config: dict[str, Any]) -> nn.Module:
         classes = len(state["trial"]["images"]["classes"])
         return augshift.build(AugShiftConfig(**config), classes)
 
     if seed is None:
-        opened = augshift.load_trained(path)
+        opened = open_classifier(str(path), None)
         model, mean, std = opened.model, opened.mean, opened.std
     else:
-        images = state["trial"]["images"]
-        model, mean, std = _rebuilt(build, path, state, seed), images["mean"], images["std"]
-    return Frozen(model, name, "classification", "backbone", mean, std)
+        model = _rebuilt(build, path, state, seed)
+        mean, std = (state["trial"]["images"][name] for name in ("mean", "std"))
+    return Frozen(model, path.resolve().name, "classification", "backbone", mean, std)
 
 
-def _segment_run(path: Path, name: str, state: dict, seed: int | None) -> Frozen:
+def _segment_run(path: Path, state: dict, seed: int | None) -> Frozen:
     def build(config: dict[str, Any]) -> nn.Module:
         classes = len(state["trial"]["images"]["classes"])
         return segmentation.build(SegmentationConfig(**config | {"weights": None}), classes)
 
     model = load_segmenter(path).model if seed is None else _rebuilt(build, path, state, seed)
-    return _segmentation(model, name)
+    return _segmentation(model, path.resolve().name)
 
 
 # By an option that the configurations of the others do not have.
-_KINDS: dict[str, Callable[[Path, str, dict, int | None], Frozen]] = {
+_KINDS: dict[str, Callable[[Path, dict, int | None], Frozen]] = {
     "permutation": _location_run,
     "crop_shift": _augshift_run,
     "output_stride": _segment_run,
@@ -154,16 +190,9 @@ def _segmentation(model: nn.Module, name: str) -> Frozen:
 def _rebuilt(
     build: Callable[[dict[str, Any]], nn.Module], path: Path, state: dict, seed: int | None
 ) -> nn.Module:
-    """The network of a run: with its weights, or as ``seed`` makes it before any training."""
     config = state["config"] | {"device": "cpu"}
-    try:
+    with expecting(f"model: expected {path / CHECKPOINT} to hold a run's network"):
         model = build(config if seed is None else config | {"seed": seed})
         if seed is None:
             model.load_state_dict(state["trial"]["model"])
-    except Exception as error:  # a file may hold anything under these names
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"model: expected {path / CHECKPOINT} to hold a run's network, "
-            f"got {type(error).__name__}: {reason:.100}"
-        ) from None
     return model.eval()
