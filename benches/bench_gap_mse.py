@@ -9,6 +9,7 @@ makes, keeps and hands on as well, which is the same for all.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +133,7 @@ def _loss(pooled: tuple[Tensor, Tensor, Tensor], weight: Tensor) -> Tensor:
 
 
 def _without_gradient(pool: Callable, a: Tensor, b: Tensor) -> Callable:
-    return lambda: torch.no_grad()(pool)(a, b)
+    return partial(torch.no_grad()(pool), a, b)
 
 
 def _features(

@@ -94,6 +94,8 @@ def choose(device: str) -> str:
     """
     forced = os.environ.get("GPE_BACKEND")
     if not forced:
+        if _compiled(device).ready:  # at once, since every call of an op asks
+            return "compiled"
         return next(backend for backend in BACKENDS if _status(device, backend).ready)
     if forced not in BACKENDS:
         raise InputError(f"GPE_BACKEND: expected one of {', '.join(BACKENDS)}, got {forced!r}")

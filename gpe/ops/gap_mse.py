@@ -1,6 +1,5 @@
 """Global average pooling of two feature maps, and how far apart the latents are (Equation 1)."""
 
-from collections.abc import Callable
 from math import isnan
 from typing import NamedTuple
 
@@ -72,20 +71,18 @@ def pool_both(
 ) -> tuple[Tensor, Tensor]:  # [2,N,C], []
     """What :func:`gap_mse` returns, with both latents in one tensor."""
     _check(features_a, features_b)
-    pooled, mse = _implementation(features_a)(features_a, features_b)
+    compiling = torch.compiler.is_compiling()
+    if compiling and features_a.is_cpu and features_a.is_contiguous():
+        pool = reference.gap_mse  # Inductor pools while it makes the maps; a kernel would read them
+    else:
+        pool = backend.implementation("gap_mse", features_a.device.type)
+    pooled, mse = pool(features_a, features_b)
     # A type of its own, as of a fake tensor, has no value to look at.
-    if mse.is_cpu and type(mse) is Tensor and not torch.compiler.is_compiling():
+    if not compiling and mse.is_cpu and type(mse) is Tensor:
         _expect_no_nan(pooled, mse, stacked=features_b is None)
     if pooled.dtype != features_a.dtype:
         pooled = pooled.to(features_a.dtype)
     return pooled, mse
-
-
-def _implementation(features: Tensor) -> Callable:
-    # Inductor pools NCHW maps on the CPU while it makes them; a kernel would have to read them.
-    if torch.compiler.is_compiling() and features.is_cpu and features.is_contiguous():
-        return reference.gap_mse
-    return backend.implementation("gap_mse", features.device.type)
 
 
 def _check(features_a: Tensor, features_b: Tensor | None) -> None:

@@ -219,6 +219,8 @@ def test_opcheck(compiled, stacked, requires_grad):
 @pytest.mark.parametrize("compiler", ("aot_eager", "inductor"))
 @pytest.mark.parametrize("stacked", (False, True))
 def test_compile_fullgraph(stacked, compiler, memory_format, served):
+    torch.compiler.reset()  # one function of so many kinds would be too many
+
     def step(a, b):
         a, b = a.relu(), b.relu()
         z_a, z_b, mse = gpe.gap_mse(torch.cat([a, b])) if stacked else gpe.gap_mse(a, b)
