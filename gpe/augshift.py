@@ -38,7 +38,7 @@ def fused_augshift_loss(
     ``ℓ1`` and ``ℓ2`` are the cross entropies of the two crops, and the MSE is the mean over N
     and C of the squared difference between their latents. The features are read once, and
     their gradient is one number an image and channel, expanded: nothing of the features' size
-    is written for the loss.
+    is written for the loss, but right after a batch norm on the CPU (:func:`gpe.gap_mse`).
 
     Under ``DistributedDataParallel`` call this in the forward of the wrapped module: a ``head``
     that is called outside may have gradients that are not averaged over the processes.

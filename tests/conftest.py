@@ -52,6 +52,7 @@ def served(request, monkeypatch) -> str:
     """
     device, name = request.param
     monkeypatch.setenv("GPE_BACKEND", name)
+    torch.compiler.reset()  # or a function compiled with another one would serve again
     return device
 
 

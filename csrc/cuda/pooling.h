@@ -185,7 +185,7 @@ void with_group(int64_t vectors, Launch launch) {
   launch(std::integral_constant<int, kWarp>());
 }
 
-// Takes sums over pixels, times `scale`, into pooled [2N,C].
+// Takes sums over pixels, times `scale`, into pooled, [2N,C] or [2,N,C].
 template <typename T>
 class Pool {
  public:

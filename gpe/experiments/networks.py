@@ -161,7 +161,8 @@ def _augshift_run(path: Path, state: dict, seed: int | None) -> Frozen:
         model, mean, std = opened.model, opened.mean, opened.std
     else:
         model = _rebuilt(build, path, state, seed)
-        mean, std = (state["trial"]["images"][name] for name in ("mean", "std"))
+        with expecting(f"model: expected {path / CHECKPOINT} to be a checkpoint of gpe augshift"):
+            mean, std = (state["trial"]["images"][name] for name in ("mean", "std"))
     return Frozen(model, path.resolve().name, "classification", "backbone", mean, std)
 
 

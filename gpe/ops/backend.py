@@ -105,6 +105,12 @@ def choose(device: str) -> str:
     return forced
 
 
+@torch.compiler.assume_constant_result
+def forced() -> bool:
+    """Whether ``GPE_BACKEND`` names a backend."""
+    return bool(os.environ.get("GPE_BACKEND"))
+
+
 def implementation(name: str, device: str) -> Callable:
     """The function that computes op ``name`` (a trailing ``_``: in place) on a device type."""
     backend = choose(device)

@@ -72,7 +72,7 @@ def pool_both(
     """What :func:`gap_mse` returns, with both latents in one tensor."""
     _check(features_a, features_b)
     compiling = torch.compiler.is_compiling()
-    if compiling and features_a.is_cpu and features_a.is_contiguous():
+    if compiling and features_a.is_cpu and features_a.is_contiguous() and not backend.forced():
         pool = reference.gap_mse  # Inductor pools while it makes the maps; a kernel would read them
     else:
         pool = backend.implementation("gap_mse", features_a.device.type)

@@ -219,8 +219,6 @@ def test_opcheck(compiled, stacked, requires_grad):
 @pytest.mark.parametrize("compiler", ("aot_eager", "inductor"))
 @pytest.mark.parametrize("stacked", (False, True))
 def test_compile_fullgraph(stacked, compiler, memory_format, served):
-    torch.compiler.reset()  # one function of so many kinds would be too many
-
     def step(a, b):
         a, b = a.relu(), b.relu()
         z_a, z_b, mse = gpe.gap_mse(torch.cat([a, b])) if stacked else gpe.gap_mse(a, b)
@@ -235,8 +233,30 @@ def test_compile_fullgraph(stacked, compiler, memory_format, served):
     torch.testing.assert_close(torch.autograd.grad(loss, (a, b)), expected_gradients)
 
 
+@compiled_for_cpu
+@pytest.mark.parametrize("forced", (False, True))
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_compiled_once_for_all_sizes(memory_format, device):
+def test_the_compiler_pools_nchw_on_the_cpu_unless_told_otherwise(
+    memory_format, forced, monkeypatch
+):
+    monkeypatch.delenv("GPE_BACKEND", raising=False)
+    if forced:
+        monkeypatch.setenv("GPE_BACKEND", "compiled")
+    torch.compiler.reset()
+    called = set()
+
+    def look(graph, _):
+        called.update(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    a, b = (maps.to(memory_format=memory_format) for maps in two_maps())
+    torch.compile(partial(gpe.gap_mse), fullgraph=True, backend=look)(a, b)
+    by_kernel = forced or memory_format == torch.channels_last
+    assert any("gpe.gap_mse" in name for name in called) == by_kernel
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_compiled_once_for_all_sizes(memory_format, served):
     def step(a, b):
         z_a, z_b, mse = gpe.gap_mse(a.relu(), b.relu())
         return (z_a * z_b).sum() + mse
@@ -247,7 +267,7 @@ def test_compiled_once_for_all_sizes(memory_format, device):
         ("fail_on_recompile", {"count": 4, "height": 9}),
         ("fail_on_recompile", {"count": 8, "width": 11}),
     ):
-        a, b = (maps.to(memory_format=memory_format) for maps in two_maps(**size, device=device))
+        a, b = (maps.to(memory_format=memory_format) for maps in two_maps(**size, device=served))
         a, b = a.requires_grad_(), b.requires_grad_()
         expected = step(a, b)
         with torch.compiler.set_stance(stance):

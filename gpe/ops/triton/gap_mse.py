@@ -28,9 +28,10 @@ def _setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _backward(ctx, pooled_gradient: Tensor, mse_gradient: Tensor) -> tuple[Tensor, Tensor | None]:
     """As in ``csrc/gap_mse.cpp``."""
     (pooled,) = ctx.saved_tensors
+    height, width = ctx.size  # their product, not numel(), which would fix them when compiled
     error, factor = pooled - pooled.flip(0), 2 / max(1, pooled[0].numel())
-    gradient = pooled_gradient.addcmul(error, mse_gradient, value=factor) / ctx.size.numel()
-    gradient = gradient.to(ctx.dtype)[..., None, None].expand(*pooled.shape, *ctx.size)
+    gradient = pooled_gradient.addcmul(error, mse_gradient, value=factor) / (height * width)
+    gradient = gradient.to(ctx.dtype)[..., None, None].expand(*pooled.shape, height, width)
     return (gradient.flatten(0, 1), None) if ctx.stacked else gradient.unbind()
 
 
