@@ -43,7 +43,8 @@ def _subtract(
     pooled += channel
     difference += channel
     mirrored += channel
-    for _ in range(images):
+    image = 0
+    while image < images:  # Triton 3.6's interpreter takes no range() of an argument with NumPy 2.4
         delta = tl.load(pooled, mask=inside) - tl.load(mirrored, mask=inside)
         tl.store(difference, delta, mask=inside)
         sums += delta.to(tl.float64)
@@ -51,6 +52,7 @@ def _subtract(
         pooled += channels
         mirrored += channels
         difference += channels
+        image += 1
     tl.store(total + channel, sums, mask=inside)
     tl.store(absolute_total + channel, absolute_sums, mask=inside)
 
