@@ -9,13 +9,12 @@ The cached latents have to come from somewhere: that is a contestant of its own,
 once, whatever the number of readouts, epochs and layers. Both together are the last row.
 """
 
-import time
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from benches.harness import OURS, Race, copy_bandwidth
+from benches.harness import OURS, Race, copy_bandwidth, milliseconds
 from gpe.data import ImageSet
 from gpe.ops.place_on_grid import place_on_grid
 from gpe.ranking.layer import features_at
@@ -78,7 +77,7 @@ def races(device: str) -> Iterator[Race]:
     times = {name: [] for name in contestants}
     for _ in range(ROUNDS):
         for name, (step, scale) in contestants.items():
-            times[name].append(_milliseconds(step, device) * scale)
+            times[name].append(milliseconds(step, device) * scale)
     once = next(name for name in times if name.startswith("latents"))
     both = [a + b for a, b in zip(times[OURS], times[once], strict=True)]
     times[f"{OURS} and latents"] = both
@@ -96,13 +95,3 @@ def _check(cached: Readout, in_place: nn.Module, latents: Tensor) -> None:
     with torch.no_grad():
         apart = (cached(latents) - in_place.cpu()(latents)).abs().max().item()
     assert apart < 1e-4, f"logits differ by {apart}"
-
-
-def _milliseconds(step: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3

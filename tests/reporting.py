@@ -10,6 +10,7 @@ from PIL import Image
 
 from gpe.records import Record, find, save_arrays
 from gpe.report import write_report
+from gpe.report.runs import Run
 
 CLASSES = ["cat", "dog", "frog"]
 
@@ -18,6 +19,10 @@ def report(directory):
     page = directory / "report.html"
     write_report(find([directory]), page)
     return page.read_text(encoding="utf-8")
+
+
+def runs_of(*directories):
+    return [Run.load(directory) for directory in directories]
 
 
 class Page(HTMLParser):

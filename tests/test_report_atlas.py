@@ -9,9 +9,8 @@ from rich.console import Console
 from gpe.errors import InputError
 from gpe.records import Record, load_arrays, save_arrays
 from gpe.report.atlas import findings, sentences, tables
-from gpe.report.runs import Run
 from gpe.report.terminal import print_findings, print_table
-from tests.reporting import Page, report
+from tests.reporting import Page, report, runs_of
 
 CHANNELS = 20
 
@@ -54,10 +53,6 @@ def atlas_run(directory, grid=3, *, regions=None, layer="layer4", without=(), **
         run={"seconds": 3.0},
     ).save(directory)
     return directory
-
-
-def runs_of(*directories):
-    return [Run.load(directory) for directory in directories]
 
 
 def test_sixteen_maps_are_drawn_from_lowest_to_highest(tmp_path):

@@ -8,9 +8,8 @@ from rich.console import Console
 from gpe.errors import InputError
 from gpe.records import Record
 from gpe.report.decode import findings, sentences, tables
-from gpe.report.runs import Run
 from gpe.report.terminal import print_findings, print_table
-from tests.reporting import Page, report
+from tests.reporting import Page, report, runs_of
 
 LAYERS = ("conv1", "layer4")
 ACCURACY = {"gapnet": 90.0, "permutenet": 20.0, "fixed": 89.0}
@@ -49,10 +48,6 @@ def decode_run(directory, grid=3, *, layers=LAYERS, readouts=tuple(ACCURACY), **
         run={"seconds": 3.0},
     ).save(directory)
     return directory
-
-
-def runs_of(*directories):
-    return [Run.load(directory) for directory in directories]
 
 
 def test_the_table_has_a_row_a_readout_and_a_column_a_grid(tmp_path):

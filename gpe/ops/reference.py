@@ -57,8 +57,9 @@ def gap_mse(
 ) -> tuple[Tensor, Tensor]:  # [2,N,C], []
     """Means over H and W, and the mean squared error of those of b against those of a."""
     dtype = torch.promote_types(features_a.dtype, torch.float32)
-    maps = features_a.tensor_split(2) if features_b is None else (features_a, features_b)
-    pooled = torch.stack([features.mean((2, 3), dtype=dtype) for features in maps])
+    maps = [features_a] if features_b is None else [features_a, features_b]
+    pooled = torch.cat([features.mean((2, 3), dtype=dtype) for features in maps])
+    pooled = pooled.unflatten(0, (2, len(pooled) // 2))
     return pooled, (pooled[0] - pooled[1]).square().mean()
 
 
