@@ -1,4 +1,4 @@
-// The gradient of gap_mse, on every device: of small maps Python's would cost more than the kernels.
+// The gradient of gap_mse, on every device: of small maps Python would cost more than the kernels.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
