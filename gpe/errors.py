@@ -1,6 +1,7 @@
 """The one exception that wrong input raises, everywhere in gpe, and three common checks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -27,3 +28,12 @@ def expect_integer(argument: str, value: int, least: int) -> None:
     """Raise an InputError unless ``value`` is an integer of ``least`` or more."""
     if not isinstance(value, int) or value < least:
         raise InputError(f"{argument}: expected an integer of at least {least}, got {value!r}")
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Raise an InputError that names the extra where a block imports what is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is missing: pip install 'gpe[{extra}]'") from None

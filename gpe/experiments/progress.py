@@ -1,14 +1,17 @@
 """How far a training has come: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from gpe.experiments.processes import is_first
 
 if TYPE_CHECKING:
     from gpe.experiments.training import Tally
@@ -17,12 +20,33 @@ REFRESH_SECONDS = 0.25
 
 
 class Progress:
-    """Shows runs one after the other on ``console``."""
+    """Shows runs one after the other on ``console``; in several processes the first one's alone."""
 
-    def __init__(self, console: Console, runs: int = 1):
+    def __init__(self, console: Console):
         self.console = console
-        self.runs = runs
+        self.runs = 1
         self._started = 0
+        self._status = console.status("")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._status.stop()
+
+    def tell(self, text: str) -> None:
+        """What is being done: in one line on a terminal, in a line each in a file."""
+        if not is_first():
+            return
+        if self.console.is_terminal:
+            self._status.update(escape(text))
+            self._status.start()
+        else:
+            self._print_line(text)
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._print_line(text)
 
     def skip(self, name: str, why: str) -> None:
         """Instead of a run."""
@@ -31,7 +55,7 @@ class Progress:
     @contextmanager
     def run(self, name: str, epochs: int, images: int, done: int) -> Iterator["RunProgress"]:
         """Shows one run of ``epochs`` epochs of ``images`` images, ``done`` of them before."""
-        self._head(name, f": going on after epoch {done}" if done else "")
+        self._head(name, f": continues after epoch {done}" if done else "")
         columns = (
             TextColumn("  epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=24),
@@ -42,19 +66,26 @@ class Progress:
         with Bar(
             *columns, console=self.console, transient=True, disable=not self.console.is_terminal
         ) as bar:
-            yield RunProgress(bar, self.console, epochs, images, done)
+            yield RunProgress(bar, self._print_line, epochs, images, done)
 
     def _head(self, name: str, remark: str) -> None:
         self._started += 1
         number = f"[{self._started}/{self.runs}] " if self.runs > 1 else ""
-        _print_line(self.console, f"{number}{name}{remark}")
+        self._print_line(f"{number}{name}{remark}")
+
+    def _print_line(self, text: str) -> None:
+        self._status.stop()
+        if is_first():
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class RunProgress:
     """One run on the screen."""
 
-    def __init__(self, bar: Bar, console: Console, epochs: int, images: int, done: int):
-        self.bar, self.console = bar, console
+    def __init__(
+        self, bar: Bar, print_line: Callable[[str], None], epochs: int, images: int, done: int
+    ):
+        self.bar, self.print_line = bar, print_line
         self.epochs, self.images = epochs, images
         self.start, self.refreshed = time.perf_counter(), 0.0
         self.first = done * images
@@ -82,13 +113,8 @@ class RunProgress:
         done = int(metrics["epoch"])
         elapsed = time.perf_counter() - self.start
         left = elapsed / (done - self.first / self.images) * (self.epochs - done)
-        _print_line(
-            self.console,
+        self.print_line(
             f"  epoch {done}/{self.epochs}  loss {metrics['train_loss']:.3f}"
             f"  train {metrics['train_accuracy']:.1f} %  test {metrics['test_accuracy']:.1f} %"
             f"  {speed:,.0f} images/s  {timedelta(seconds=round(left))} left",
         )
-
-
-def _print_line(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

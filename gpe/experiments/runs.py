@@ -1,136 +1,122 @@
-"""What every experiment does with its configurations: a directory, a training, a record each."""
+"""One policy for runs: finished ones are kept, interrupted ones continued, stale ones run again.
 
-import hashlib
+A run's directory is named by all its options, by the content of the weights and rankings that it
+is about included, and so is found again by the same command alone.
+"""
+
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import Any, TypeVar
 
 from gpe.errors import InputError
+from gpe.experiments.options import Config, Places
+from gpe.experiments.processes import is_first
 from gpe.experiments.progress import Progress
-from gpe.experiments.training import CHECKPOINT, Trial, fit
-from gpe.records import RECORD
+from gpe.records import RECORD, Record
 
+CHECKPOINT = "checkpoint.pt"
+PARTIAL = "partial"  # begins the names of files that only an unfinished run has
 
-class Config(Protocol):
-    """A dataclass with every option of one run; ``epochs`` and ``seed`` among them."""
-
-    @property
-    def name(self) -> str:
-        """The directory of the run."""
-
-    @property
-    def paper(self) -> dict[str, Any] | None:
-        """What the paper has for it."""
+SomeConfig = TypeVar("SomeConfig", bound=Config)
 
 
 def run_all(
-    experiment: str,
-    configs: Sequence[Config],
-    out: Path,
-    make_trial: Callable[[Any], Trial],
-    *,
+    configs: Sequence[SomeConfig],
+    places: Places,
     progress: Progress,
-    resume: bool = False,
-    force: bool = False,
+    run: Callable[[SomeConfig, Path], Record | None],
 ) -> list[Path]:
-    """Trains each configuration in a directory of its own below ``out``.
+    """Runs each configuration in a directory of its own below ``places.out``.
 
     Args:
-        experiment: what the records are called.
-        configs: one a run; ``out/<config.name>`` receives its checkpoint, arrays and record.
-        out: made where it is not there.
-        make_trial: takes a configuration.
-        progress: where to show how far it has come.
-        resume: go on from the checkpoints of an interrupted call.
-        force: run finished configurations again; otherwise they are left as they are.
+        configs: one a run, ``places.out / config.name``.
+        places: ``force`` runs finished ones again; without ``resume`` interrupted ones start again.
+        progress: is told what becomes of each.
+        run: does one; leaves all but the record in the directory, whatever it needs to continue
+            there under names that begin with ``PARTIAL`` or as ``CHECKPOINT``. Returns the record,
+            or None in a process that does not write.
 
     Returns:
         The directories, in the order of ``configs``.
 
     Raises:
-        InputError: a directory cannot be made, before anything is trained in it; or what
-            ``make_trial`` and :func:`fit` raise.
+        InputError: a directory cannot be made, before anything is computed; or what ``run`` raises.
     """
+    progress.runs = len(configs)
     directories = []
     for config in configs:
-        directory = out / config.name
+        directory = places.out / config.name
         directories.append(directory)
-        if (directory / RECORD).exists() and not force:
-            progress.skip(directory.name, "finished before; --force runs it again")
+        if not places.force and is_finished(directory, config, progress):
             continue
-        trial = make_trial(config)
-        prepare(directory)
-        fit(
-            trial,
-            directory,
-            experiment=experiment,
-            config=json.loads(json.dumps(asdict(config))),
-            chance=100 / trial.num_classes,
-            paper=config.paper,
-            progress=progress,
-            resume=resume,
-        )
+        if is_first():
+            make_directory(directory)
+            if places.force or not places.resume or (directory / RECORD).exists():
+                clear(directory)
+        start = time.perf_counter()
+        record = run(config, directory)
+        if record is not None and is_first():
+            record.run.setdefault("seconds", time.perf_counter() - start)
+            record.save(directory)
+            for file in directory.glob(f"{PARTIAL}*"):
+                file.unlink()
     return directories
 
 
-def directory_name(config: Any, *parts: str) -> str:
-    """``parts``, and a digest of all options: no two configurations share a directory."""
-    digest = hashlib.sha256(json.dumps(asdict(config)).encode()).hexdigest()[:8]
-    return "-".join((*parts, digest))
-
-
-def expect_device(name: str) -> None:
-    """Raise an InputError unless ``name`` is a CPU or a GPU that is there."""
+def is_finished(directory: Path, config: Config, progress: Progress) -> bool:
+    """Whether the record of just these options is there; says so, and of one of others too."""
+    if not (directory / RECORD).exists():
+        return False
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device: expected one that is there, got {name}; "
-            f"torch sees {torch.cuda.device_count()} GPUs"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device: expected cpu, cuda or cuda:N, got {name!r}")
+        stored = Record.load(directory).config
+    except InputError as error:
+        progress.note(f"{directory.name}: its record cannot be read and is made again: {error}")
+        return False
+    options = as_json(config)
+    stale = [name for name in stored.keys() & options.keys() if stored[name] != options[name]]
+    if stale:
+        progress.note(f"{directory.name}: is of another {', '.join(sorted(stale))}; runs again")
+        return False
+    progress.skip(directory.name, "finished before; --force runs it again")
+    return True
 
 
-def expect_seed(seed: int) -> None:
-    """Raise an InputError unless ``seed`` is one that all generators take."""
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed: expected 0 to 2**63 - 1, got {seed}")
+def as_json(config: Config) -> dict[str, Any]:
+    """The options of a run as its record has them."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def make_directory(directory: Path) -> None:
+    """Raise an InputError where a directory cannot be made or written."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"out: cannot write to {directory}: {error.strerror}") from None
+
+
+def clear(directory: Path) -> None:
+    """Interrupted, a new run is neither finished nor continues the end of an old one."""
+    for file in (directory / CHECKPOINT, directory / RECORD, *directory.glob(f"{PARTIAL}*")):
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
 def expecting(what: str) -> Iterator[None]:
     """Raise an InputError that expected ``what`` for whatever a block raises.
 
-    Around the reading of checkpoints: torch.load raises almost anything on a file not its own, and
-    a file may hold anything.
+    Around what is not ours: networks of others, and checkpoints, which may hold anything.
     """
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{what}, got {type(error).__name__}: {reason:.100}") from None
-
-
-def prepare(directory: Path) -> Path:
-    """Makes the directory of a run, or one that was run before as if it had not been.
-
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out: cannot make {directory}: {error.strerror}") from None
-    # Interrupted, the new run is neither finished nor to go on from the end of the old one.
-    if (directory / RECORD).exists():
-        (directory / CHECKPOINT).unlink(missing_ok=True)
-        (directory / RECORD).unlink()
-    return directory

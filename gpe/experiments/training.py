@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from gpe.data import generator
 from gpe.errors import InputError
+from gpe.experiments.options import TrainingConfig
 from gpe.experiments.progress import Progress
+from gpe.experiments.runs import CHECKPOINT, as_json
 from gpe.records import Record, atomic, environment, save_arrays
-
-CHECKPOINT = "checkpoint.pt"
 
 
 class Trial(Protocol):
@@ -88,7 +88,7 @@ class NetworkTrial:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
-    def __init__(self, config: Any, model: nn.Module, *, channels_last: bool):
+    def __init__(self, config: TrainingConfig, model: nn.Module, *, channels_last: bool):
         self.config = config
         self.device = torch.device(config.device)
         channels_last = channels_last or self.device.type == "cuda"
@@ -128,31 +128,26 @@ class _History:
 
 
 def fit(
-    trial: Trial,
-    directory: Path,
-    *,
-    experiment: str,
-    config: dict[str, Any],
-    chance: float,
-    paper: dict[str, Any] | None,
-    progress: Progress,
-    resume: bool,
+    experiment: str, trial: Trial, config: TrainingConfig, directory: Path, progress: Progress
 ) -> Record:
-    """Trains and tests ``config["epochs"]`` epochs and leaves a record in ``directory``.
+    """Trains and tests ``config.epochs`` epochs; returns the record.
+
+    Continues from the checkpoint that an interrupted run left in ``directory``.
 
     After each epoch a checkpoint is written, whole or not at all: an interruption at any moment
     loses at most one epoch, and a resumed run ends with the same bits on the CPU. What is drawn
-    from torch's own generator is a function of ``config["seed"]`` and the epoch.
+    from torch's own generator is a function of ``config.seed`` and the epoch.
 
     Raises:
         InputError: the loss became infinite or not a number; a checkpoint of another run.
     """
-    history = _resume(trial, directory, config) if resume else _History()
-    epochs, done = config["epochs"], len(history.epochs)
+    options = as_json(config)
+    history = _resume(trial, directory, options)
+    epochs, done = config.epochs, len(history.epochs)
     with progress.run(directory.name, epochs, trial.images_per_epoch, done) as bar:
         for epoch in range(done + 1, epochs + 1):
             # For dropout and its like, which draw from torch's own generator.
-            torch.manual_seed(generator(config["seed"], epoch, 0, "torch").initial_seed())
+            torch.manual_seed(generator(config.seed, epoch, 0, "torch").initial_seed())
             start = time.perf_counter()
             for train in trial.train_epoch(epoch):
                 bar.step(epoch, train)
@@ -175,20 +170,20 @@ def fit(
             history.training_seconds += training_seconds
             if arrays:
                 save_arrays(directory, arrays)
-            _save(trial, directory, config, history)
+            _save(experiment, trial, directory, options, history)
             bar.epoch(metrics, trial.images_per_epoch / training_seconds)
 
     start = time.perf_counter()
     results, arrays = trial.measure()
     if arrays:
         save_arrays(directory, arrays)
-    record = Record(
+    return Record(
         experiment=experiment,
-        config=config,
+        config=options,
         epochs=history.epochs,
         result=_result(history.epochs) | results,
-        chance=chance,
-        paper=paper,
+        chance=100 / trial.num_classes,
+        paper=config.paper,
         run={
             "seconds": history.seconds + time.perf_counter() - start,
             "images_per_second": epochs * trial.images_per_epoch / history.training_seconds,
@@ -196,8 +191,6 @@ def fit(
             **environment(trial.device),
         },
     )
-    record.save(directory)
-    return record
 
 
 def _result(epochs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -209,8 +202,15 @@ def _result(epochs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _save(trial: Trial, directory: Path, config: dict[str, Any], history: _History) -> None:
-    state = {"config": config, "history": vars(history), "trial": trial.state_dict()}
+def _save(
+    experiment: str, trial: Trial, directory: Path, config: dict[str, Any], history: _History
+) -> None:
+    state = {
+        "experiment": experiment,
+        "config": config,
+        "history": vars(history),
+        "trial": trial.state_dict(),
+    }
     with atomic(directory / CHECKPOINT) as path:
         torch.save(state, path)
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from gpe.errors import InputError
 from gpe.records import RECORD, Record
+from gpe.report.blocks import Block, Cell, Column, Facts, Heading, Note, Row, Section, Table
 
 Found = TypeVar("Found")
 
@@ -48,25 +49,25 @@ def distinct(runs: Sequence[Run]) -> list[Run]:
     return list({str(run.record.config): run for run in runs}.values())
 
 
-def runs_table(runs: Sequence[Run]) -> dict[str, Any]:
-    """What the runs have in common, said once, and a table of that in which they differ.
-
-    Returns:
-        ``shared``: (name, value) of everything that is the same in all runs; ``columns``:
-        names of the rest; ``rows``: (directory, values in the order of columns), all text.
-    """
+def runs_blocks(runs: Sequence[Run]) -> list[Block]:
+    """What the runs have in common, said once, and a table of that in which they differ."""
     facts = [dict(_facts(run.record)) for run in runs]
     names = list(dict.fromkeys(name for fact in facts for name in fact))
     texts = [{name: _text(fact.get(name)) for name in names} for fact in facts]
     columns = [name for name in names if name in _ALWAYS or len({text[name] for text in texts}) > 1]
-    return {
-        "shared": [(name, texts[0][name]) for name in names if name not in columns],
-        "columns": columns,
-        "rows": [
-            (name, [text[column] for column in columns])
-            for name, text in zip(_names(runs), texts, strict=True)
-        ],
-    }
+    rows = [
+        Row(name, [Cell(text[column]) for column in columns])
+        for name, text in zip(_names(runs), texts, strict=True)
+    ]
+    return [
+        Heading("The runs"),
+        Note(
+            "First what all of them share, then a row for each with what differs. Together that is "
+            "the configuration to run again."
+        ),
+        Facts([(name, texts[0][name]) for name in names if name not in columns]),
+        Table("run", [*map(Column, columns)], [Section(rows)], style="plain", where="page"),
+    ]
 
 
 def _facts(record: Record) -> Iterator[tuple[str, Any]]:

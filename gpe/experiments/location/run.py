@@ -10,44 +10,34 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from gpe.data import ImageSet, epoch_order, generator, load
-from gpe.experiments.location_config import LocationConfig
+from gpe.experiments.location.config import LocationConfig
+from gpe.experiments.options import Places
+from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
-from gpe.experiments.training import NetworkTrial, Tally
+from gpe.experiments.trained import Trained
+from gpe.experiments.training import NetworkTrial, Tally, fit
 from gpe.models import GAPNet, PermuteNet, resnet18
 from gpe.ops.place_on_grid import place_on_grid
+from gpe.records import Record
 
 SAMPLES = 12  # canvases kept for pictures
 
 
-def run(
-    configs: Sequence[LocationConfig],
-    out: Path,
-    *,
-    root: Path = Path("data"),
-    download: bool = False,
-    **options: Any,
-) -> list[Path]:
-    """Runs each configuration in a directory of its own below ``out``.
-
-    Args:
-        configs, out, options: as for :func:`gpe.experiments.runs.run_all`.
-        root, download: where CIFAR lies, and whether to fetch it.
-
-    Returns:
-        The directories, in the order of ``configs``.
+def run(configs: Sequence[LocationConfig], places: Places, progress: Progress) -> list[Path]:
+    """Trains and tests each network in a directory of its own; returns the directories.
 
     Raises:
         InputError: the data cannot be had; or what :func:`run_all` raises.
     """
+    images = lru_cache(maxsize=1)(partial(load, root=places.root, download=places.download))
 
-    images = lru_cache(maxsize=1)(partial(load, root=root, download=download))
-
-    def make_trial(config: LocationConfig) -> LocationTrial:
+    def train(config: LocationConfig, directory: Path) -> Record:
         names = ("train_images", "test_images", "image_size", "seed")
         sets = images(config.data, **{name: getattr(config, name) for name in names})
-        return LocationTrial(config, *(each.to(config.device) for each in sets))
+        trial = LocationTrial(config, *(each.to(config.device) for each in sets))
+        return fit("location", trial, config, directory, progress)
 
-    return run_all("location", configs, out, make_trial, **options)
+    return run_all(configs, places, progress, train)
 
 
 class LocationTrial(NetworkTrial):
@@ -191,3 +181,11 @@ def build(config: LocationConfig, num_classes: int) -> GAPNet | PermuteNet:
         return PermuteNet(
             backbone, num_classes, permutation=config.permutation, generator=permutations
         )
+
+
+def rebuilt(config: dict[str, Any], state: dict[str, Any]) -> Trained:
+    """The network of a checkpoint, before any training."""
+    location = LocationConfig(**config | {"betas": tuple(config["betas"])})
+    model = build(location, len(state["model"]["classifier.bias"]))
+    # The images' mean and std are not in such a checkpoint: those at hand stand in for them.
+    return Trained(model, "", "location", "backbone")

@@ -1,4 +1,4 @@
-"""Pictures as text for an HTML page: SVG that follows the page's colours, PNG as data."""
+"""Drawings as text for a page: SVG that follows the page's colours, PNG as data."""
 
 import base64
 import io
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -20,9 +19,7 @@ _DRAWN = {
     for number, name in enumerate(
         (
             *("ink", "muted", "hairline", "paper"),
-            *("gapnet", "permutenet", "fixed"),
-            *("baseline", "wide-crops", "augshift", "blurpool", "blurpool-augshift"),
-            *("overall", "kernel-flip-mirror", "kernel-flip-pair", "left", "right", "random"),
+            *("blue", "red", "orange", "teal", "purple", "amber", "grey"),
         ),
         1,
     )
@@ -60,7 +57,7 @@ class Line:
     Attributes:
         points: the metric by epoch.
         marked: the epoch to mark with a dot.
-        colour: name of one of the page's colours, such as ``"gapnet"``.
+        colour: a name in ``style.css``, such as ``"blue"``.
         width: of the line, in points.
         dashes: lengths of stroke and gap as in SVG; empty is a solid line.
     """
@@ -72,7 +69,7 @@ class Line:
     dashes: str
 
 
-def curves(lines: Sequence[Line], *, percent: bool, chance: float | None = None) -> Markup:
+def curves(lines: Sequence[Line], *, percent: bool, chance: float | None = None) -> str:
     """A metric by epoch as inline SVG; ``chance`` is the level of guessing, dotted."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.6, 2.3), layout="constrained")
@@ -102,7 +99,7 @@ class BandLine:
     Attributes:
         points: mean and both ends of its band, by place along the axis.
         paper: the paper's values by place.
-        colour: name of one of the page's colours.
+        colour: a name in ``style.css``.
         dashes: as of :class:`Line`.
     """
 
@@ -112,7 +109,7 @@ class BandLine:
     dashes: str
 
 
-def by_shift(lines: Sequence[BandLine]) -> Markup:
+def by_shift(lines: Sequence[BandLine]) -> str:
     """Consistency by shift as inline SVG: a band is an interval, a diamond the paper's value."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.2, 3), layout="constrained")
@@ -128,7 +125,7 @@ def by_shift(lines: Sequence[BandLine]) -> Markup:
             style = {"markerfacecolor": _PAPER, "markeredgewidth": 1.6, "zorder": 3}
             axes.plot(list(line.paper), list(line.paper.values()), "D", color=colour, **style)
         axes.set_xticks(sorted({shift for line in lines for shift in line.points}))
-        axes.set_xlabel("shifted by up to so many pixels")
+        axes.set_xlabel("maximum shift (px)")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.margins(x=0.03)
@@ -142,7 +139,7 @@ def panel(
     limits: tuple[float, float],
     level: float | None = None,
     size: tuple[float, float] = (2.7, 2.1),
-) -> Markup:
+) -> str:
     """One of several plots beside one another, as inline SVG.
 
     Args:
@@ -200,7 +197,7 @@ def _linestyle(dashes: str) -> tuple[int, list[float] | None]:
     return 0, [float(length) for length in dashes.split()] or None
 
 
-def _svg(figure: Figure) -> Markup:
+def _svg(figure: Figure) -> str:
     file = io.StringIO()
     figure.savefig(
         file,
@@ -215,4 +212,4 @@ def _svg(figure: Figure) -> Markup:
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     for name, colour in _DRAWN.items():
         svg = svg.replace(colour, f"var(--{name})")
-    return Markup(svg)
+    return svg

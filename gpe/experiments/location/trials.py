@@ -6,14 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gpe.experiments.location.config import DASHES, NETWORKS, TASKS
 from gpe.report.grouping import grouped, with_variants
 from gpe.report.runs import Run, distinct
 
-TASKS = {"location": "Location: where is it?", "object": "Object: what is it?"}
-NETWORKS = {"gapnet": "GAPNet", "permutenet": "PermuteNet", "fixed": "PermuteNet, fixed shuffle"}
-PADDINGS = ("zeros", "reflect", "replicate", "circular")
 # Groups trials in the order of the paper's table.
-by = partial(grouped, order=("paper", *TASKS, *PADDINGS, *NETWORKS))
+by = partial(grouped, order=("paper", *TASKS, *DASHES, *NETWORKS))
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class Trial:
     """One location run.
 
     Attributes:
-        network: a key of ``NETWORKS``; ``"fixed"`` is PermuteNet with one permutation for good.
+        network: a key of ``NETWORKS``.
         accuracy: test accuracy by epoch, in percent.
         loss: test loss by epoch.
         best: the epoch with the best test accuracy, which is the paper's protocol.
@@ -70,10 +68,10 @@ def _read(run: Run) -> Trial:
         grid=int(config["grid_size"]),
         padding=str(config["padding_mode"]),
         network="fixed" if fixed else str(config["network"]),
-        accuracy={epoch["epoch"]: float(epoch["test_accuracy"]) for epoch in record.epochs},
-        loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
-        best=record.result["best"]["epoch"],
-        last=record.result["last"]["epoch"],
+        accuracy={int(epoch["epoch"]): float(epoch["test_accuracy"]) for epoch in record.epochs},
+        loss={int(epoch["epoch"]): float(epoch["test_loss"]) for epoch in record.epochs},
+        best=int(record.result["best"]["epoch"]),
+        last=int(record.result["last"]["epoch"]),
         chance=float(record.chance),
         paper=None if record.paper is None else float(record.paper["value"]),
     )

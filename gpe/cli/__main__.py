@@ -1,3 +1,0 @@
-from gpe.cli import main
-
-main()

@@ -1,0 +1,180 @@
+"""One trained network, wherever it comes from: a run of gpe, a file, or a name of a library."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpe.data.imagenet import STATISTICS
+from gpe.errors import InputError
+from gpe.experiments import EXPERIMENTS
+from gpe.experiments.runs import CHECKPOINT, expecting
+from gpe.models import load_location_checkpoint, open_model
+from gpe.models.deeplab import load_deeplab_checkpoint
+from gpe.ranking.layer import digest
+
+RANDOM, PRETRAINED = "random", "pretrained"
+
+MODEL_HELP = (
+    "A network: a run of gpe location, augshift or segment train; a name of torchvision or timm, "
+    "resnet18 or timm/resnet50.a1_in1k; or a file of weights"
+)
+WEIGHTS_HELP = "pretrained; random, the control; or a file of the named network's weights"
+
+# Checkpoints of before did not say what left them: an option that the others do not have.
+_OLD = {"permutation": "location", "crop_shift": "augshift", "output_stride": "segmentation"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in evaluation mode on the CPU, and what it is known to want and to mean.
+
+    Attributes:
+        name: what it is called.
+        task: what it was made for: ``"classification"``, ``"location"``, ``"segmentation"``.
+        inside: name of the module whose stages are read, all of the model if empty.
+        num_classes: number of its answers; None where nothing tells.
+        classes: their names; None where nothing tells.
+        mean, std: that it wants images normalised by; None: those of the images at hand.
+        input_size, resize_size: in pixels: the central crop that it sees, and the shorter side
+            before; None where any will do.
+        interpolation: of that resizing.
+        config: of the run that trained it, empty for others.
+    """
+
+    model: nn.Module
+    name: str
+    task: str
+    inside: str = ""
+    num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_size: int | None = None
+    resize_size: int | None = None
+    interpolation: str = "bilinear"
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Tells its weights from others: a hash, for names of runs and for rankings."""
+        return digest(self.model)
+
+
+def open_trained(
+    model: str,
+    weights: str | None = None,
+    *,
+    tasks: Sequence[str] = (),
+    seed: int = 0,
+    image_size: int | None = None,
+    resize_size: int | None = None,
+    output_stride: int | None = None,
+) -> Trained:
+    """A network that is to be looked at, and is not trained any further.
+
+    Args:
+        model: a directory that ``gpe location``, ``augshift`` or ``segment train`` left; a file
+            with a checkpoint of the paper's authors or of torchvision's DeepLabv3; or a name for
+            :func:`gpe.models.open_model`.
+        weights: None or ``"pretrained"`` for those of the run, file or library; ``"random"`` for
+            the same network as it was before any training, the control; of a name also a file.
+        tasks: that it may be for; any if empty.
+        seed: of random weights.
+        image_size, resize_size: in pixels; the network's own where None.
+        output_stride: of a DeepLabv3 from a file; what the file is known for where None.
+
+    Raises:
+        InputError: no such network, weights that cannot be had, or a network for another task.
+    """
+    path = Path(model).expanduser()
+    known = weights if weights != PRETRAINED else None
+    if path.exists() and known not in (None, RANDOM):
+        raise InputError(f"weights: expected {PRETRAINED} or {RANDOM} with {path}, got {weights}")
+    if output_stride is not None and not path.is_file():
+        raise InputError(f"output_stride: expected none without a file, got {output_stride}")
+    if path.is_dir():
+        found = _of_run(path, seed if known == RANDOM else None)
+    elif path.exists():
+        if known == RANDOM:
+            raise InputError(f"weights: expected {PRETRAINED} with the file {path}, got {RANDOM}")
+        found = _of_file(path, output_stride)
+    else:
+        found = _of_library(model, known, seed)
+    if tasks and found.task not in tasks:
+        expected = " or ".join(tasks)
+        raise InputError(f"model: expected a network for {expected}, got {model}: {found.task}")
+    if image_size is None and resize_size is None:
+        return found
+    input_size = image_size or found.input_size
+    resize_size = resize_size or max(found.resize_size or 0, input_size or 0)
+    return replace(found, input_size=input_size, resize_size=resize_size)
+
+
+def short_names(model: str, weights: str | None = None) -> tuple[str, ...]:
+    """What the arguments of :func:`open_trained` are called in the name of a directory."""
+    name = Path(model).name if Path(model).exists() else model
+    if weights is None:
+        return (name,)
+    return name, weights if weights in (PRETRAINED, RANDOM) else Path(weights).stem
+
+
+def _of_run(path: Path, seed: int | None) -> Trained:
+    """The network of a run: with its weights, or as ``seed`` makes it before any training."""
+    checkpoint = path / CHECKPOINT
+    what = f"model: expected {checkpoint} to be one of gpe location, augshift or segment train"
+    with expecting(what):
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        said = state.get("experiment")
+        if said is None:
+            folder = next(folder for option, folder in _OLD.items() if option in state["config"])
+        else:
+            folder = next(folder for folder, names in EXPERIMENTS.items() if said in names)
+        config = {**state["config"], "device": "cpu"}
+        if seed is not None:
+            config["seed"] = seed
+        run = import_module(f"gpe.experiments.{folder}.run")
+        found: Trained = run.rebuilt(config, state["trial"])
+        if seed is None:
+            found.model.load_state_dict(state["trial"]["model"])
+    return replace(
+        found, model=found.model.eval(), name=path.resolve().name, config=state["config"]
+    )
+
+
+def _of_file(path: Path, output_stride: int | None) -> Trained:
+    try:
+        model: nn.Module = load_location_checkpoint(path)
+        return Trained(model, path.name, "location", "backbone")
+    except InputError as error:
+        not_location = error
+    try:
+        model = load_deeplab_checkpoint(path, output_stride=output_stride)
+    except InputError as error:
+        raise InputError(
+            f"model: expected {path} to hold a location or segmentation network, got neither: "
+            f"{not_location}; {error}"
+        ) from None
+    mean, std = STATISTICS
+    return Trained(model, path.name, "segmentation", "backbone", mean=mean, std=std)
+
+
+def _of_library(name: str, weights: str | None, seed: int) -> Trained:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        opened = open_model(name, weights=weights)
+    return Trained(
+        opened.model,
+        opened.name,
+        "classification",
+        num_classes=opened.classes,
+        mean=opened.mean,
+        std=opened.std,
+        input_size=opened.input_size,
+        resize_size=opened.resize_size,
+        interpolation=opened.interpolation,
+    )

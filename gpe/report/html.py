@@ -1,0 +1,74 @@
+"""Blocks as one HTML page that loads nothing from anywhere and needs no scripts."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from gpe.report.blocks import Block, Column, Heading, RawHtml
+
+_HERE = Path(__file__).parent
+
+
+def page(parts: Sequence[Sequence[Block]], *, title: str, footer: str) -> str:
+    """A page with a section for each of ``parts``, and a table of contents of their headings."""
+    headings = [block for part in parts for block in part if isinstance(block, Heading)]
+    raw = [block for part in parts for block in part if isinstance(block, RawHtml)]
+    style = (_HERE / "style.css").read_text()
+    return _template().render(
+        parts=parts,
+        title=title,
+        footer=footer,
+        style="\n".join([style, *dict.fromkeys(block.css for block in raw if block.css)]),
+        contents=_contents(headings),
+        anchors=Anchors(headings),
+        column_groups=_column_groups,
+        zip=zip,
+    )
+
+
+class Anchors:
+    """Where in the page a heading is: its words, and a number where others have the same."""
+
+    def __init__(self, headings: Sequence[Heading]):
+        self._names: dict[int, str] = {}
+        taken: dict[str, int] = {}
+        for heading in headings:
+            name = re.sub(r"\W+", "-", heading.text.lower()).strip("-") or "part"
+            taken[name] = taken.get(name, 0) + 1
+            self._names[id(heading)] = f"{name}-{taken[name]}" if taken[name] > 1 else name
+
+    def __getitem__(self, heading: Heading) -> str:
+        return self._names[id(heading)]
+
+
+def _contents(headings: Sequence[Heading]) -> list[tuple[Heading, list[Heading]]]:
+    """Headings of level 1, each with those of level 2 below it."""
+    found: list[tuple[Heading, list[Heading]]] = []
+    for heading in headings:
+        if heading.level == 1 or (heading.level == 2 and not found):
+            found.append((heading, []))
+        elif heading.level == 2:
+            found[-1][1].append(heading)
+    return found
+
+
+def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    """Headings above several columns, and over how many each goes."""
+    shown = [column for column in columns if not column.roomy]
+    return [(name, len(list(same))) for name, same in groupby(shown, lambda each: each.group)]
+
+
+@cache
+def _template() -> Template:
+    templates = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return templates.get_template("page.html")
