@@ -28,7 +28,8 @@ except InputError as missing:
 import gpe
 
 app = typer.Typer(no_args_is_help=True, help=gpe.__doc__, pretty_exceptions_enable=False)
-UsageError = typer.BadParameter.__base__  # of the Click inside Typer, wherever it lives
+# Of the Click inside Typer, wherever it lives.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _NUMBERS = {int: "whole numbers", float: "numbers"}
 _NAMES = {int: "int", float: "float"}
 
@@ -46,7 +47,7 @@ def main() -> None:
     except InputError as error:
         _fail(str(error), 2)
     except UsageError as error:
-        _fail(error.format_message(), 2)
+        _fail(getattr(error, "format_message", error.__str__)(), 2)
     except OSError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
@@ -170,7 +171,7 @@ def _parameter(
         about = typer.Option(f"{flag}/--no-{flag.removeprefix('--')}", **settings)
     else:
         about = typer.Option(flag, **settings)
-    hint = Annotated[kind if default is not None else kind | None, about]
+    hint: Any = Annotated[kind if default is not None else kind | None, about]  # type: ignore[valid-type]
     default = Parameter.empty if default is MISSING else default
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 

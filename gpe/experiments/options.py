@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from functools import cache
 from itertools import product
 from pathlib import Path
 from types import NoneType, UnionType
@@ -196,10 +195,14 @@ class Command(NamedTuple):
     extra: type | None = None
 
 
-@cache
 def hints_of(cls: type) -> dict[str, Any]:
     """The types of a configuration's fields."""
-    return type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = type_hints(cls)
+    return _HINTS[cls]
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
 
 
 def plain_type(hint: Any) -> Any:

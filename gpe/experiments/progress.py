@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -89,7 +89,8 @@ class RunProgress:
         self.epochs, self.images = epochs, images
         self.start, self.refreshed = time.perf_counter(), 0.0
         self.first = done * images
-        fields = {"epoch": done + 1, "epochs": epochs, "loss": 0.0, "accuracy": 0.0, "speed": 0.0}
+        fields: dict[str, Any] = {"loss": 0.0, "accuracy": 0.0, "speed": 0.0}
+        fields |= {"epoch": done + 1, "epochs": epochs}
         self.task = bar.add_task("", total=epochs * images, completed=self.first, **fields)
 
     def step(self, epoch: int, tally: "Tally") -> None:

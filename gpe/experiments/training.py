@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from gpe.experiments.options import TrainingConfig
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import CHECKPOINT, as_json
 from gpe.records import Record, atomic, environment, save_arrays
+
+
+SomeConfig = TypeVar("SomeConfig", bound=TrainingConfig)
 
 
 class Trial(Protocol):
@@ -73,7 +76,7 @@ class Tally:
         return 100 * float(self._hits) / max(1, self.count)
 
 
-class NetworkTrial:
+class NetworkTrial(Generic[SomeConfig]):
     """What the trials of one network have in common.
 
     Theirs are ``optimizer`` and ``scheduler``, which are made after the network.
@@ -88,12 +91,12 @@ class NetworkTrial:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
-    def __init__(self, config: TrainingConfig, model: nn.Module, *, channels_last: bool):
+    def __init__(self, config: SomeConfig, model: nn.Module, *, channels_last: bool):
         self.config = config
         self.device = torch.device(config.device)
         channels_last = channels_last or self.device.type == "cuda"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=self.memory_format)
+        self.model = model.to(self.device).to(memory_format=self.memory_format)
         self.network = torch.compile(self.model) if config.compile else self.model
 
     def descend(self, loss: Tensor) -> None:

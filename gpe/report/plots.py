@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +28,7 @@ _DRAWN = {
 _INK, _MUTED, _HAIRLINE, _PAPER = list(_DRAWN.values())[:4]
 # Of lines that share a colour, as in SVG: the first is solid.
 DASHES = ("", "7 3", "2.5 2.5", "8 3 2 3")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gpe",
     "font.size": 9,
@@ -76,7 +77,8 @@ def curves(lines: Sequence[Line], *, percent: bool, chance: float | None = None)
         axes = figure.add_subplot()
         for line in lines:
             colour = _DRAWN[line.colour]
-            style = {"color": colour, "linewidth": line.width, "linestyle": _linestyle(line.dashes)}
+            style: dict[str, Any] = {"color": colour, "linewidth": line.width}
+            style["linestyle"] = _linestyle(line.dashes)
             axes.plot(list(line.points), list(line.points.values()), **style)
             marked = line.points[line.marked]
             axes.plot(line.marked, marked, "o", color=colour, markeredgecolor=_PAPER)
@@ -118,7 +120,7 @@ def by_shift(lines: Sequence[BandLine]) -> str:
             colour, shifts = _DRAWN[line.colour], list(line.points)
             means, lows, highs = zip(*line.points.values(), strict=True)
             axes.fill_between(shifts, lows, highs, color=colour, alpha=0.15, linewidth=0)
-            style = {"linewidth": 1.8, "linestyle": _linestyle(line.dashes)}
+            style: dict[str, Any] = {"linewidth": 1.8, "linestyle": _linestyle(line.dashes)}
             axes.plot(shifts, means, color=colour, **style)
             axes.plot(shifts, means, "o", color=colour, markersize=4, markeredgecolor=_PAPER)
             # Above all lines, and hollow: not measured here.
@@ -157,7 +159,7 @@ def panel(
             means, lows, highs = zip(*line.points.values(), strict=True)
             if lows != highs:
                 axes.fill_between(places, lows, highs, color=colour, alpha=0.22, linewidth=0)
-            style = {"linewidth": 1.6, "linestyle": _linestyle(line.dashes)}
+            style: dict[str, Any] = {"linewidth": 1.6, "linestyle": _linestyle(line.dashes)}
             axes.plot(places, means, color=colour, **style)
             style = {"markerfacecolor": _PAPER, "markeredgewidth": 1.4, "zorder": 3}
             paper = list(line.paper), list(line.paper.values())

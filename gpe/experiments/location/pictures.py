@@ -94,7 +94,8 @@ def _canvases(trial: Trial, arrays: Arrays) -> list[Picture]:
         row, column = divmod(location, trial.grid)
         marks = _cell("truth", row, column)
         if trial.task == "location":
-            marks += _cell("answer", *divmod(answer, trial.grid), inset=0.14)
+            its_row, its_column = divmod(answer, trial.grid)
+            marks += _cell("answer", its_row, its_column, inset=0.14)
         side = trial.grid
         lines = "".join(f"M{i} 0V{side}M0 {i}H{side}" for i in range(1, side))
         image = png(canvas.permute(1, 2, 0).contiguous().numpy())

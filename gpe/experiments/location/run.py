@@ -40,7 +40,7 @@ def run(configs: Sequence[LocationConfig], places: Places, progress: Progress) -
     return run_all(configs, places, progress, train)
 
 
-class LocationTrial(NetworkTrial):
+class LocationTrial(NetworkTrial[LocationConfig]):
     """One network, trained and tested on canvases with one image each."""
 
     def __init__(self, config: LocationConfig, train: ImageSet, test: ImageSet):
@@ -175,7 +175,7 @@ def build(config: LocationConfig, num_classes: int) -> GAPNet | PermuteNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = resnet18(width=config.width, padding_mode=config.padding_mode)
-        if config.network == "gapnet":
+        if config.permutation is None:
             return GAPNet(backbone, num_classes, padding_mode=config.padding_mode)
         permutations = torch.Generator().manual_seed(config.seed)
         return PermuteNet(
