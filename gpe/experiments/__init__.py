@@ -8,7 +8,7 @@ EXPERIMENTS = {
     "location": ("location",),
     # "augshift": ("augshift",),
     # "consistency": ("consistency",),
-    # "segmentation": ("segment",),
+    "segmentation": ("segment",),
     # "removal": ("rank", "ablate", "ablate-classify", "figure4", "figure5", "figure6"),
     # "decode": ("decode",),
     # "atlas": ("atlas",),

@@ -34,6 +34,11 @@ def is_first() -> bool:
     return not several() or distributed.get_rank() == 0
 
 
+def process_name() -> str:
+    """Tells the files of several processes apart; empty where there is one."""
+    return f"{distributed.get_rank()}-of-{distributed.get_world_size()}" if several() else ""
+
+
 def share(count: int) -> range:
     """The indices below ``count`` that are this process's."""
     if not several():

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from gpe.experiments.processes import is_first
 
 if TYPE_CHECKING:
-    from gpe.experiments.training import Tally
+    from gpe.experiments.training import Counted
 
 REFRESH_SECONDS = 0.25
 
@@ -93,7 +93,7 @@ class RunProgress:
         fields |= {"epoch": done + 1, "epochs": epochs}
         self.task = bar.add_task("", total=epochs * images, completed=self.first, **fields)
 
-    def step(self, epoch: int, tally: "Tally") -> None:
+    def step(self, epoch: int, tally: "Counted") -> None:
         """After a training step. Reads the tally, and so waits for a GPU, a few times a second."""
         now = time.perf_counter()
         if self.bar.disable or now - self.refreshed < REFRESH_SECONDS:

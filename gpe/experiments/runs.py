@@ -6,17 +6,21 @@ is about included, and so is found again by the same command alone.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
 from gpe.errors import InputError
 from gpe.experiments.options import Config, Places
-from gpe.experiments.processes import is_first
+from gpe.experiments.processes import is_first, process_name
 from gpe.experiments.progress import Progress
-from gpe.records import RECORD, Record
+from gpe.records import RECORD, Record, atomic, environment
 
 CHECKPOINT = "checkpoint.pt"
 PARTIAL = "partial"  # begins the names of files that only an unfinished run has
@@ -65,6 +69,48 @@ def run_all(
             for file in directory.glob(f"{PARTIAL}*"):
                 file.unlink()
     return directories
+
+
+def record(
+    experiment: str, config: Config, result: dict[str, Any], *, chance: float, **run: Any
+) -> Record:
+    """The record of what was measured without training; ``run`` is told beside the machine."""
+    about = {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    about |= environment(torch.device(getattr(config, "device", "cpu")))
+    return Record(experiment, as_json(config), [], result, chance, config.paper, {**run, **about})
+
+
+class Partial:
+    """What an unfinished run has counted so far: tensors, and of how many images.
+
+    Args:
+        directory: of the run. Each of several processes has a file of its own, which serves again
+            where as many continue.
+        name: tells several counts of one run apart.
+    """
+
+    SECONDS = 10.0  # between two writings
+
+    def __init__(self, directory: Path, name: str = ""):
+        self.path = directory / "-".join(filter(None, (PARTIAL, name, process_name())))
+        self._written = time.perf_counter()
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """What was saved; None where nothing sound is."""
+        try:
+            with self.path.open("rb") as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
+            return int(state["done"]), dict(state["tensors"])
+        except Exception:  # torch.load raises almost anything on half a file, or another's
+            return None
+
+    def save(self, done: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keeps ``tensors`` of the first ``done`` images, at most every few seconds."""
+        if time.perf_counter() - self._written < self.SECONDS:
+            return
+        with atomic(self.path) as path:
+            torch.save({"done": done, "tensors": dict(tensors)}, path)
+        self._written = time.perf_counter()
 
 
 def is_finished(directory: Path, config: Config, progress: Progress) -> bool:

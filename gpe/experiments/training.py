@@ -24,19 +24,16 @@ SomeConfig = TypeVar("SomeConfig", bound=TrainingConfig)
 
 
 class Trial(Protocol):
-    """One network and how it is trained and tested, as the loop sees it.
-
-    Tallies may be any that have the count, loss and accuracy of a :class:`Tally`.
-    """
+    """One network and how it is trained and tested, as the loop sees it."""
 
     images_per_epoch: int
     num_classes: int
     device: torch.device
 
-    def train_epoch(self, epoch: int) -> Iterator["Tally"]:
+    def train_epoch(self, epoch: int) -> Iterator["Counted"]:
         """Train one epoch, counted from 1; yields its running tally after each step."""
 
-    def test(self, epoch: int) -> tuple["Tally", dict[str, Tensor]]:
+    def test(self, epoch: int) -> tuple["Counted", dict[str, Tensor]]:
         """Test once; also the arrays that a report draws pictures from, of any epoch."""
 
     def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -47,6 +44,20 @@ class Trial(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
+
+
+class Counted(Protocol):
+    """What was counted of an epoch."""
+
+    count: int
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy."""
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
 
 
 class Tally:

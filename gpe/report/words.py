@@ -15,6 +15,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def number(value: float | None) -> str:
+    """With one decimal; a dash where there is none."""
+    return "-" if value is None else f"{value:.1f}".replace("-", "−")
+
+
 def percent(value: float) -> str:
     return f"{value:.1f}\u00a0%"
 
@@ -27,7 +32,7 @@ def compared(difference: Estimate, seeds: int) -> str:
     """A difference in points as what can be said of it: more, less, or not told apart."""
     mean, low, high = difference
     points = f"{abs(mean):.1f} points {'more' if mean > 0 else 'less'}"
-    if low is None:
+    if low is None or high is None:
         return f"{points}, from one seed each"
     if low <= 0 <= high:
         interval = f"95\u00a0% interval {signed(low)} to {signed(high)}"

@@ -1,5 +1,6 @@
 """What a segmentation network reaches on a set: mIoU of the whole image and of its parts."""
 
+from math import isnan
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from gpe.data import SegmentationSet
 from gpe.errors import InputError
+from gpe.experiments.runs import Partial
 from gpe.metrics import RegionIoU
 from gpe.models.deeplab import low_resolution_logits
 
@@ -18,7 +20,12 @@ SAMPLE_SIDE = 512  # pixels, about: pictures need no more
 
 @torch.no_grad()
 def region_scores(
-    model: nn.Module, images: SegmentationSet, *, batch_size: int, precision: str = "fp32"
+    model: nn.Module,
+    images: SegmentationSet,
+    *,
+    batch_size: int,
+    precision: str = "fp32",
+    partial: Partial | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Scores a network in one pass, at the full size of the images.
 
@@ -27,10 +34,11 @@ def region_scores(
         images: whose classes are the network's.
         batch_size: images at a time.
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
+        partial: where to continue, and to keep what is counted.
 
     Returns:
-        For the result of a record: ``miou``, by region, and ``pixel_accuracy``, in percent;
-        ``iou``, by region a list with a percentage for each class, None where neither labels nor
+        For the result of a record: ``miou``, by region, and ``pixel_accuracy``, in percent, None
+        where no pixel is labelled; ``iou``, by region a list with a percentage for each class, None where neither labels nor
         predictions have it; ``classes``; ``images``, how many.
 
         For its arrays: ``confusion`` int64 ``[R,K,K]``, ``palette`` uint8 ``[K,3]``, and of each
@@ -47,7 +55,11 @@ def region_scores(
             return low_resolution_logits(model, batch)
 
     metric = RegionIoU(len(images.classes), regions=REGIONS).to(device)
-    for batch in images.batches(batch_size):
+    done = 0
+    if partial is not None and (kept := partial.load()) is not None:
+        done, tensors = kept
+        metric.confusion += tensors["confusion"].to(device)
+    for batch in images.batches(batch_size, order=range(done, len(images))):
         found = logits(batch.images)
         if found.shape[1] != len(images.classes):
             raise InputError(
@@ -55,13 +67,16 @@ def region_scores(
                 f"{images.name}, got one for {found.shape[1]}"
             )
         metric.update(found, batch.labels)
+        done += len(batch.labels)
+        if partial is not None:
+            partial.save(done, {"confusion": metric.confusion})
 
     confusion = metric.confusion[0]
     result = {
-        "miou": {region: 100 * value for region, value in metric.compute().items()},
-        "pixel_accuracy": 100 * float(confusion.trace() / confusion.sum()),
+        "miou": {region: _percent(value) for region, value in metric.compute().items()},
+        "pixel_accuracy": _percent(float(confusion.trace() / confusion.sum())),
         "iou": {
-            region: [None if value.isnan() else 100 * float(value) for value in values]
+            region: [_percent(value) for value in values.tolist()]
             for region, values in metric.class_iou().items()
         },
         "classes": list(images.classes),
@@ -81,3 +96,8 @@ def region_scores(
         arrays[f"labels{sample}"] = labels[::step, ::step]
         arrays[f"predictions{sample}"] = full[::step, ::step]
     return result, arrays
+
+
+def _percent(share: float) -> float | None:
+    """None where there is nothing to have a share of."""
+    return None if isnan(share) else 100 * share

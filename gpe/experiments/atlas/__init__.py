@@ -1,0 +1,1 @@
+"""Where on a canvas each channel responds."""

@@ -1,0 +1,1 @@
+"""Where a patch lies, read from a frozen network (Figure S1)."""

@@ -1,0 +1,1 @@
+"""Networks that say the class of each pixel (section 4.2)."""
