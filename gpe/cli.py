@@ -133,10 +133,11 @@ def _parameters(command: Command) -> Iterator[Parameter]:
             hint = str
         said, default = option_of(one), _default(config, one)
         yield _parameter(one.name, hint, said, default, metavar=metavar, preset=config)
-    for one in fields(command.extra) if command.extra else ():
-        hint = plain_type(hints_of(command.extra)[one.name])
-        hint = hint if hint in (int, float, bool) else str
-        yield _parameter(one.name, hint, option_of(one), one.default)
+    if command.extra is not None:
+        for one in fields(command.extra):
+            hint = plain_type(hints_of(command.extra)[one.name])
+            hint = hint if hint in (int, float, bool) else str
+            yield _parameter(one.name, hint, option_of(one), one.default)
     for name in command.places:
         one = Places.__dataclass_fields__[name]
         yield _parameter(name, plain_type(hints_of(Places)[name]), option_of(one), one.default)
@@ -178,6 +179,8 @@ def _parameter(
 
 def _default(config: type[Config], one: Field) -> Any:
     """As the command line has it: text where several values may come."""
+    if option_of(one).several:
+        return option_of(one).several
     if one.default is MISSING and one.name == "preset":
         return next(iter(config.PRESETS))
     return _text(one.default) if isinstance(one.default, tuple) else one.default

@@ -49,7 +49,7 @@ class Record:
     experiment: str
     config: dict[str, Any]
     epochs: list[dict[str, float]]
-    result: dict[str, dict[str, float]]
+    result: dict[str, Any]
     chance: float
     paper: dict[str, Any] | None
     run: dict[str, Any] = field(default_factory=dict)

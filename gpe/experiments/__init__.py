@@ -10,6 +10,6 @@ EXPERIMENTS = {
     # "consistency": ("consistency",),
     "segmentation": ("segment",),
     # "removal": ("rank", "ablate", "ablate-classify", "figure4", "figure5", "figure6"),
-    # "decode": ("decode",),
-    # "atlas": ("atlas",),
+    "decode": ("decode",),
+    "atlas": ("atlas",),
 }

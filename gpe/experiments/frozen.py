@@ -1,32 +1,29 @@
-"""What ``gpe decode`` and ``gpe atlas`` do alike: frozen networks, one or several, and a record
-of what was read from each."""
+"""What ``gpe decode`` and ``gpe atlas`` do alike: look at frozen networks on canvases."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from gpe.data import load
+from gpe.data import ImageSet, load
 from gpe.errors import InputError
-from gpe.experiments.atlas_config import AtlasConfig
-from gpe.experiments.decode_config import DEPTH, LAST, DecodeConfig
-from gpe.experiments.networks import Frozen, open_frozen
+from gpe.experiments.canvases import DEPTH, LAST, CanvasConfig
+from gpe.experiments.options import Places
+from gpe.experiments.progress import Progress
 from gpe.experiments.rankings import save_rankings
-from gpe.experiments.runs import prepare
+from gpe.experiments.runs import record, run_all
+from gpe.experiments.trained import Trained, open_trained
 from gpe.ranking import ChannelRanking
 from gpe.readout import layers_by_depth
 from gpe.readout.latents import refused
-from gpe.records import RECORD, Record, environment, save_arrays
+from gpe.records import Record, save_arrays
 
-Tell = Callable[[str], None]
-Config = DecodeConfig | AtlasConfig
+SomeConfig = TypeVar("SomeConfig", bound=CanvasConfig)
+Seen = tuple[Trained, list[str], ImageSet, ImageSet]  # network, layers, images to train, to test
 
 
 @dataclass(frozen=True)
@@ -38,90 +35,70 @@ class Found:
     rankings: Mapping[str, ChannelRanking] = field(default_factory=dict)
 
 
-def read_networks(
+class Look(Protocol[SomeConfig]):  # type: ignore[misc]
+    """Looks at one network, for ``config``; ``tell`` is told what is being done."""
+
+    def __call__(self, config: SomeConfig, seen: Seen, *, tell: Callable[[str], None]) -> Found: ...
+
+
+def look_at_all(
     experiment: str,
-    configs: Sequence[Config],
-    out: Path,
-    read: Callable[..., Found],
-    *,
-    root: Path = Path("data"),
-    download: bool = False,
-    force: bool = False,
-    tell: Tell = lambda text: None,
+    configs: Sequence[SomeConfig],
+    places: Places,
+    progress: Progress,
+    look: "Look[SomeConfig]",
 ) -> list[Path]:
-    """Calls ``read(config, network, train, test, tell=tell)`` for each configuration.
+    """Calls ``look`` for each configuration and records what it found; returns the directories.
 
-    Args:
-        experiment: what the records are called.
-        configs: one a record, in ``out/<config.name>``. A network and images are opened once where
-            configurations that share them follow one another.
-        out: made where it is not there.
-        read: reads a network, by what two sets of images, for training and for tests, make of it.
-        root, download: where CIFAR lies, and whether to fetch it.
-        force: do finished ones again; otherwise they are left as they are.
-        tell: told what is being done.
-
-    Returns:
-        The directories, in the order of ``configs``.
+    A network and images are opened once where configurations that share them follow one another.
 
     Raises:
-        InputError: a network, weights or images that cannot be had, a directory that cannot be
-            made, or what ``read`` raises.
+        InputError: a network, weights or images that cannot be had, or what ``look`` raises.
     """
-    network = lru_cache(maxsize=1)(open_frozen)
+    network = lru_cache(maxsize=1)(open_trained)
     images = lru_cache(maxsize=1)(load)
-    directories = []
-    for config in configs:
-        directory = out / config.name
-        directories.append(directory)
-        if (directory / RECORD).exists() and not force:
-            tell(f"{directory.name}: finished before; --force runs it again")
-            continue
-        start = perf_counter()
-        frozen = network(config.model, config.weights, seed=config.seed)
+
+    def named(config: SomeConfig) -> SomeConfig:
+        opened = network(config.model, config.weights, seed=config.seed)
+        return replace(config, weights_digest=opened.digest)
+
+    def run(config: SomeConfig, directory: Path) -> Record:
+        opened = network(config.model, config.weights, seed=config.seed)
+        train, test = config.images_read
         sets = images(
             config.data,
-            train_images=config.train_images,
-            test_images=config.test_images,
+            train_images=train,
+            test_images=test,
             image_size=config.image_size,
-            root=root,
-            download=download,
+            root=places.root,
+            download=places.download,
             seed=config.seed,
         )
-        found = read(config, frozen, *sets, tell=tell)
-        prepare(directory)
+        opened = replace(opened, model=opened.model.to(config.device))
+        seen = opened, _layers(config, opened), *sets
+        found = look(config, seen, tell=progress.tell)
         save_rankings(found.rankings, directory)
         save_arrays(directory, found.arrays)
-        Record(
-            experiment=experiment,
-            config=json.loads(json.dumps(asdict(config))),
-            epochs=[],
-            result=found.result,
-            chance=100 / config.grid_size**2,
-            paper=config.paper,
-            run={
-                "seconds": perf_counter() - start,
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                **environment(torch.device(config.device)),
-            },
-        ).save(directory)
-    return directories
+        result = {"network": opened.name, "task": opened.task, **found.result}
+        return record(experiment, config, result, chance=100 / config.grid_size**2)
+
+    return run_all([named(config) for config in configs], places, progress, run)
 
 
-def layers_of(config: Config, frozen: Frozen) -> list[str]:
+def _layers(config: CanvasConfig, network: Trained) -> list[str]:
     """Names of the layers to read.
 
     Raises:
         InputError: the network refuses canvases of that size, or has no layer with channels.
     """
-    if config.layers not in ((DEPTH,), (LAST,)):
-        return list(config.layers)
+    if config.layers_read not in ((DEPTH,), (LAST,)):
+        return list(config.layers_read)
     side = config.grid_size * config.image_size
     canvas = torch.zeros(1, 3, side, side, device=config.device)
     try:
-        found = layers_by_depth(frozen.model, canvas, inside=frozen.inside)
+        found = layers_by_depth(network.model, canvas, inside=network.inside)
     except InputError:
         raise
     except Exception as error:  # a network may raise anything
         raise refused(canvas, config.grid_size, error) from error
-    return found if config.layers == (DEPTH,) else found[-1:]
+    return found if config.layers_read == (DEPTH,) else found[-1:]

@@ -31,6 +31,7 @@ class Option:
         argument: whether it comes without a flag.
         hidden: whether it is none of the command's; the run fills it in.
         preset: whether the preset decides it where it is not given.
+        several: the values of a swept field that a command takes where none are given.
         unset: what None stands for, as ``--help`` shows it.
         group: heading in ``--help``.
         at_least, at_most, above: bounds of the number, or of each of several.
@@ -42,6 +43,7 @@ class Option:
     argument: bool = False
     hidden: bool = False
     preset: bool = False
+    several: str = ""
     unset: str = ""
     group: str = ""
     at_least: float | None = None
@@ -66,6 +68,14 @@ def option_of(one: Field) -> Option:
 
 
 # Options that several experiments have.
+
+RANDOM, PRETRAINED = "random", "pretrained"
+
+MODEL_HELP = (
+    "A network: a run of gpe location, augshift or segment train; a name of torchvision or timm, "
+    "resnet18 or timm/resnet50.a1_in1k; or a file of weights"
+)
+WEIGHTS_HELP = "pretrained; random, the control; or a file of the named network's weights"
 
 
 def seed_option(help: str) -> Any:
@@ -215,6 +225,14 @@ def plain_type(hint: Any) -> Any:
 def choices_of(hint: Any) -> tuple[str, ...]:
     """What a ``Literal`` allows; empty for other types."""
     return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def short_names(model: str, weights: str | None = None) -> tuple[str, ...]:
+    """What the arguments of :func:`open_trained` are called in the name of a directory."""
+    name = Path(model).name if Path(model).exists() else model
+    if weights is None:
+        return (name,)
+    return name, weights if weights in (PRETRAINED, RANDOM) else Path(weights).stem
 
 
 def best_device() -> str:

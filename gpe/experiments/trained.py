@@ -12,18 +12,11 @@ from torch import nn
 from gpe.data.imagenet import STATISTICS
 from gpe.errors import InputError
 from gpe.experiments import EXPERIMENTS
+from gpe.experiments.options import PRETRAINED, RANDOM
 from gpe.experiments.runs import CHECKPOINT, expecting
 from gpe.models import load_location_checkpoint, open_model
 from gpe.models.deeplab import load_deeplab_checkpoint
 from gpe.ranking.layer import digest
-
-RANDOM, PRETRAINED = "random", "pretrained"
-
-MODEL_HELP = (
-    "A network: a run of gpe location, augshift or segment train; a name of torchvision or timm, "
-    "resnet18 or timm/resnet50.a1_in1k; or a file of weights"
-)
-WEIGHTS_HELP = "pretrained; random, the control; or a file of the named network's weights"
 
 # Checkpoints of before did not say what left them: an option that the others do not have.
 _OLD = {"permutation": "location", "crop_shift": "augshift", "output_stride": "segmentation"}
@@ -113,14 +106,6 @@ def open_trained(
     input_size = image_size or found.input_size
     resize_size = resize_size or max(found.resize_size or 0, input_size or 0)
     return replace(found, input_size=input_size, resize_size=resize_size)
-
-
-def short_names(model: str, weights: str | None = None) -> tuple[str, ...]:
-    """What the arguments of :func:`open_trained` are called in the name of a directory."""
-    name = Path(model).name if Path(model).exists() else model
-    if weights is None:
-        return (name,)
-    return name, weights if weights in (PRETRAINED, RANDOM) else Path(weights).stem
 
 
 def _of_run(path: Path, seed: int | None) -> Trained:

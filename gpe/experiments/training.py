@@ -19,7 +19,6 @@ from gpe.experiments.progress import Progress
 from gpe.experiments.runs import CHECKPOINT, as_json
 from gpe.records import Record, atomic, environment, save_arrays
 
-
 SomeConfig = TypeVar("SomeConfig", bound=TrainingConfig)
 
 

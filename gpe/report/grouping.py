@@ -1,7 +1,7 @@
 """Trials in groups, in the order of the paper, and what tells apart those of one group."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,45 @@ def with_variants(
     return [replace(trial, variant=variant(trial)) for trial in trials]
 
 
+def told_apart(
+    names: Sequence[str], configs: Sequence[Mapping[str, Any]], first: Sequence[str] = ()
+) -> list[str]:
+    """``names``, and where several are the same what else their configurations differ in.
+
+    Args:
+        names: of runs.
+        configs: of the same runs.
+        first: options by which to tell apart before any other; digests say nothing to a reader.
+    """
+    found = list(names)
+    options = dict.fromkeys([*first, *(option for config in configs for option in config)])
+    for option in options:
+        if option.endswith("digest"):
+            continue
+        alike = defaultdict(set)
+        for name, config in zip(found, configs, strict=True):
+            alike[name].add(str(config.get(option)))
+        found = [
+            f"{name}, {option.replace('_', ' ')} {_text(config.get(option), ', ')}"
+            if len(alike[name]) > 1
+            else name
+            for name, config in zip(found, configs, strict=True)
+        ]
+    return found
+
+
+def networks_of(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Network, weights and images of each, and what else tells apart those that agree in that."""
+    names = []
+    for config in configs:
+        weights = config.get("weights")
+        state = f"{weights} weights"
+        model = str(config.get("model")).rstrip("/").rpartition("/")[2]
+        data = str(config.get("data")).rstrip("/").rpartition("/")[2]
+        names.append(f"{model}, {state}, {data}")
+    return told_apart(names, configs)
+
+
 def recipe(trials: Sequence[Any], options: Sequence[str]) -> str:
     """Those of ``options`` that all trials have, where a preset may have been overridden."""
 
@@ -54,7 +93,7 @@ def recipe(trials: Sequence[Any], options: Sequence[str]) -> str:
     return ", ".join(f"{option.replace('_', ' ')} {values(option)}" for option in known)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, between: str = "×") -> str:
     if isinstance(value, list):  # height and width
-        return "×".join(map(str, value))
+        return between.join(map(str, value))
     return "all" if value is None else str(value)

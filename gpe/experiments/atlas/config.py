@@ -2,14 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from gpe.errors import InputError, expect_at_least_one
-from gpe.experiments.decode_config import DEPTH
-from gpe.experiments.networks import short_names
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
-from gpe.ranking.information import LEAST_PAIRS
+from gpe.errors import InputError
+from gpe.experiments.canvases import DEPTH, LAST, CanvasConfig
+from gpe.experiments.options import MODEL_HELP, Command, option
 
 # Of a grid of so many rows and columns, whether a cell in this row and this column belongs.
 REGIONS: dict[str, Callable[[int, int, int], bool]] = {
@@ -21,43 +17,30 @@ REGIONS: dict[str, Callable[[int, int, int], bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class AtlasConfig:
-    """What is mapped of what.
+LEAST_IMAGES = 4  # fewer say nothing of information
 
-    Attributes:
-        model, weights: as for :func:`gpe.experiments.networks.open_frozen`.
-        grid_size: cells along each side of the canvas.
-        layer: name of the layer whose channels are mapped, or ``"last"``.
-        regions: that channels are ranked for: names in ``REGIONS`` or cells, ``"0+3"``.
-        data: as for :func:`gpe.data.load`.
-        image_size: height and width of a cell in pixels.
-        images: at most so many test images; each lies once in each cell.
-        canvases: that go through the network at a time.
-        seed: of the draw of images, of the cells that are mirrored and of random weights.
 
-    Raises:
-        InputError: an option outside what it may be.
-    """
+@dataclass(frozen=True, kw_only=True)
+class AtlasConfig(CanvasConfig):
+    """What is mapped of what."""
 
-    model: str
-    weights: str
-    grid_size: int
-    layer: str
-    regions: tuple[str, ...]
-    data: str
-    image_size: int
-    images: int
-    canvases: int
-    device: str
-    seed: int
+    SWEPT = ("model", "grid_size")
 
-    def __post_init__(self):
-        if self.grid_size < 2:
-            raise InputError(f"grid: expected at least 2 cells a side, got {self.grid_size}")
-        for name in ("image_size", "images", "canvases"):
-            expect_at_least_one(name, getattr(self, name))
-        expect_enough_images(self.images)
+    model: str = option(MODEL_HELP, argument=True, flag="models")
+    grid_size: int = option(
+        "Cells along each side of the canvas", flag="--grid", at_least=2, several="3"
+    )
+    layer: str = option("last: the last feature map; or the name of a layer", LAST)
+    regions: tuple[str, ...] = option(
+        "Rank for left, right, top, bottom, centre, or cells counted from 0, as 0+3",
+        ("left", "right", "top", "bottom"),
+    )
+    images: int = option(
+        "Number of images; each lies once in each cell", 200, at_least=LEAST_IMAGES
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.layer in ("", DEPTH):
             raise InputError(f"layer: expected last or the name of one, got {self.layer!r}")
         named: dict[tuple[int, ...], str] = {}
@@ -68,33 +51,19 @@ class AtlasConfig:
                     f"regions: expected each once, got {named[cells]!r} and {region!r}"
                 )
             named[cells] = region
-        expect_device(self.device)
-        expect_seed(self.seed)
 
     @property
-    def name(self) -> str:
-        """A directory name that tells what was mapped; no two configurations share one."""
-        grid = f"{self.grid_size}x{self.grid_size}"
-        parts = ("atlas", *short_names(self.model, self.weights), grid, Path(self.data).name)
-        return directory_name(self, *parts)
-
-    @property
-    def layers(self) -> tuple[str]:
+    def layers_read(self) -> tuple[str, ...]:
         return (self.layer,)
 
     @property
-    def test_images(self) -> int:
-        return self.images
+    def images_read(self) -> tuple[int, int]:
+        """Training images give the mean and std for a network that brings none, no more."""
+        return self.images, self.images
 
     @property
-    def train_images(self) -> int:
-        """They give the mean and std for a network that brings none, and nothing else."""
-        return self.images
-
-    @property
-    def paper(self) -> dict[str, Any] | None:
-        """Nothing: the paper has no such thing."""
-        return None
+    def title(self) -> tuple[str, ...]:
+        return ("atlas", *super().title)
 
 
 def cells_of(region: str, grid_size: int) -> tuple[int, ...]:
@@ -123,7 +92,15 @@ def cells_of(region: str, grid_size: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def expect_enough_images(images: int) -> None:
-    """Raise an InputError unless so many images tell anything of information."""
-    if images < LEAST_PAIRS:
-        raise InputError(f"images: expected at least {LEAST_PAIRS}, got {images}")
+COMMANDS = (
+    Command(
+        "atlas",
+        AtlasConfig,
+        run="run",
+        help="Map where each channel responds, and rank channels by the information that they "
+        "carry about the cell.\n\n"
+        "The rankings, by information, by mirroring and for each region, lie beside the record "
+        "and go into gpe ablate --rankings.",
+        places=("root", "download", "out", "resume", "force"),
+    ),
+)

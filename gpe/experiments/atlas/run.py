@@ -1,75 +1,63 @@
 """``gpe atlas``: where on a canvas each channel responds, and how much it tells of the cell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpe.data import ImageSet, generator
-from gpe.experiments.atlas_config import AtlasConfig, cells_of, expect_enough_images
-from gpe.experiments.networks import Frozen
+from gpe.errors import InputError
+from gpe.experiments.atlas.config import LEAST_IMAGES, AtlasConfig, cells_of
+from gpe.experiments.frozen import Found, Seen, look_at_all
+from gpe.experiments.options import Places
+from gpe.experiments.progress import Progress
 from gpe.experiments.rankings import arrays_of, shown
-from gpe.experiments.reading import Found, Tell, layers_of, read_networks
+from gpe.experiments.trained import Trained
 from gpe.ranking import ChannelRanking, group_means, mutual_information, rank_region
 from gpe.ranking.bootstrap import interval_about, times_drawn
 from gpe.ranking.information import SHUFFLES, correlation_interval, shuffle_cells
-from gpe.ranking.layer import digest
 from gpe.readout import grid_latents
 
 INFORMATION, MIRROR = "information", "overall"
 DRAWS = 200  # of the bootstrap
 
 
-def run(configs: Sequence[AtlasConfig], out: Path, **options: Any) -> list[Path]:
-    """Maps a layer of each network and leaves records in directories below ``out``.
+def run(configs: Sequence[AtlasConfig], places: Places, progress: Progress) -> list[Path]:
+    """Maps a layer of each network; returns the directories of the records.
 
     Beside each record lie its rankings, a file each, for ``gpe ablate --rankings``.
 
-    Args, Returns:
-        As :func:`gpe.experiments.reading.read_networks`.
-
     Raises:
         InputError: a network, weights or images that cannot be had; too few images; a layer that
-            there is not, or without channels; canvases of a size that the network refuses; or a
-            directory that cannot be made.
+            there is not, or without channels; or canvases of a size that the network refuses.
     """
-    return read_networks("atlas", configs, out, atlas, **options)
+    return look_at_all("atlas", configs, places, progress, atlas)
 
 
-def atlas(
-    config: AtlasConfig, frozen: Frozen, train: ImageSet, test: ImageSet, *, tell: Tell
-) -> Found:
+def atlas(config: AtlasConfig, seen: Seen, *, tell: Callable[[str], None]) -> Found:
     """What each channel of a layer tells of the cell, and which are specific to what region.
 
     Each test image lies in each cell once. Its mirror lies in one, drawn at random, mirrored: as
     canvases they are what Equation 2 compares.
 
-    Args:
-        config: what to map.
-        frozen: the network.
-        train: not looked at; its mean and std are those of ``test``.
-        test: the images.
-        tell: told what is being done.
-
     Raises:
         InputError: as :func:`run`.
     """
+    network, (layer,), _, test = seen
     number, size = len(test), config.grid_size
-    expect_enough_images(number)
-    tell(f"{frozen.name}, {size}×{size}: {number * (size**2 + 1)} canvases through the network")
-    frozen = replace(frozen, model=frozen.model.to(config.device))
-    (layer,) = layers_of(config, frozen)
+    if number < LEAST_IMAGES:
+        raise InputError(f"images: expected at least {LEAST_IMAGES}, got {number}")
+    tell(f"{network.name}, {size}×{size}: {number * (size**2 + 1)} canvases through the network")
     test = test.to(config.device)
     images = torch.arange(number).repeat_interleave(size**2)
     cells = torch.arange(size**2).repeat(number)
-    latents = _latents(config, frozen, layer, test, cells, images)
-    differences = _mirror_differences(config, frozen, layer, test, latents)
+    latents = _latents(config, network, layer, test, cells, images)
+    differences = _mirror_differences(config, network, layer, test, latents)
 
-    tell(f"{frozen.name}, {layer}: information of {latents.shape[1]} channels")
-    about = {"layer": layer, "weights": digest(frozen.model)}
+    tell(f"{network.name}, {layer}: information of {latents.shape[1]} channels")
+    about = {"layer": layer, "weights": config.weights_digest}
     bits = mutual_information(latents, cells, images=images)
     rankings = {
         INFORMATION: ChannelRanking(INFORMATION, bits, **about, image_ids=tuple(range(number))),
@@ -91,8 +79,6 @@ def atlas(
     without = shuffle_cells(cells, images, SHUFFLES)
     noise = mutual_information(latents, without, images=images).max().item()
     result = {
-        "network": frozen.name,
-        "task": frozen.task,
         "layer": layer,
         "channels": latents.shape[1],
         "images": number,
@@ -112,7 +98,7 @@ def atlas(
 
 
 def _mirror_differences(
-    config: AtlasConfig, frozen: Frozen, layer: str, test: ImageSet, latents: Tensor
+    config: AtlasConfig, network: Trained, layer: str, test: ImageSet, latents: Tensor
 ) -> Tensor:  # [N,C]
     """Of each image in one cell, what the latents of its canvas and of the mirror differ by."""
     number, size = len(test), config.grid_size
@@ -121,22 +107,27 @@ def _mirror_differences(
     row, column = drawn // size, drawn % size
     mirrors = replace(test, images=test.images.flip(-1))
     other = _latents(
-        config, frozen, layer, mirrors, row * size + size - 1 - column, torch.arange(number)
+        config, network, layer, mirrors, row * size + size - 1 - column, torch.arange(number)
     )
     return latents.view(number, size**2, -1)[torch.arange(number), drawn] - other
 
 
 def _latents(
-    config: AtlasConfig, frozen: Frozen, layer: str, images: ImageSet, cells: Tensor, order: Tensor
+    config: AtlasConfig,
+    network: Trained,
+    layer: str,
+    images: ImageSet,
+    cells: Tensor,
+    order: Tensor,
 ) -> Tensor:  # [P,C]
     return grid_latents(
-        frozen.model,
+        network.model,
         images,
         cells,
         config.grid_size,
         layers=[layer],
         order=order,
         batch_size=config.canvases,
-        mean=frozen.mean,
-        std=frozen.std,
+        mean=network.mean,
+        std=network.std,
     )[layer]

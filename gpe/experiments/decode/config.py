@@ -1,87 +1,83 @@
-"""Every option of ``gpe decode``."""
+"""Every option of ``gpe decode``, and what its readouts are called."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.networks import short_names
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
-from gpe.readout import READOUTS, Kind
-from gpe.readout.training import expect_enough
+from gpe.choices import Readout
+from gpe.errors import InputError
+from gpe.experiments.canvases import DEPTH, LAST, CanvasConfig
+from gpe.experiments.options import MODEL_HELP, Command, option
 
-DEPTH, LAST = "depth", "last"
+# What a readout is called, how it goes about it, its colour, and its dashes, so that equal lines
+# both show.
+READOUTS = {
+    "gapnet": ("GAPNet", "1×1 convolution, then pooling (Equation S1)", "blue", ""),
+    "permutenet": ("PermuteNet", "channels in a new order each time", "red", "7 3"),
+    "fixed": ("PermuteNet, fixed", "one other order for all: a control", "grey", "2.5 2.5"),
+}
 
 
-@dataclass(frozen=True)
-class DecodeConfig:
-    """What is read from what.
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig(CanvasConfig):
+    """What is read from what."""
 
-    Attributes:
-        model, weights: as for :func:`gpe.experiments.networks.open_frozen`.
-        grid_size: cells along each side of the canvas.
-        layers: names of layers; or ``("depth",)`` for the stages of the network and ``("last",)``
-            for its last feature map.
-        readouts: which are trained on each layer.
-        data: as for :func:`gpe.data.load`.
-        image_size: height and width of a cell in pixels.
-        train_images: that readouts are trained on, at most; each lies in one cell.
-        test_images: that they never see, at most; each lies in one cell.
-        epochs, batch_size, learning_rate, weight_decay: of :func:`gpe.readout.train_readout`.
-        canvases: that go through the network at a time.
-        seed: of the draw of images, of cells, of random weights and of the readouts.
+    # Grids change fastest: a network is opened once for all of them.
+    SWEPT = ("seed", "model", "weights", "grid_size")
 
-    Raises:
-        InputError: an option outside what it may be.
-    """
+    model: str = option(MODEL_HELP, "resnet18")
+    grid_size: int = option(
+        "Cells along each side of the canvas", flag="--grid", at_least=2, several="3,5,7"
+    )
+    layers: tuple[str, ...] = option(
+        "depth: every stage; last: the last feature map; or names of layers",
+        (DEPTH,),
+        flag="--layer",
+    )
+    readouts: tuple[Readout, ...] = option(
+        "gapnet, permutenet, or fixed: one permutation for all, a control",
+        tuple(READOUTS),
+        flag="--readout",
+    )
+    train_images: int = option("Number of images to train readouts on", 1600, at_least=1)
+    test_images: int = option("Number of test images, which readouts never see", 400, at_least=1)
+    epochs: int = option("Passes of a readout over its latents", 60, at_least=1)
+    batch_size: int = option("Latents in a batch", 48, at_least=1)
+    learning_rate: float = option("AdamW learning rate, the cycle's largest", 0.01, above=0)
+    weight_decay: float = option("AdamW weight decay", 0.01, at_least=0)
 
-    model: str
-    weights: str
-    grid_size: int
-    layers: tuple[str, ...]
-    readouts: tuple[Kind, ...]
-    data: str
-    image_size: int
-    train_images: int
-    test_images: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    canvases: int
-    device: str
-    seed: int
-
-    def __post_init__(self):
-        if self.grid_size < 2:
-            raise InputError(f"grid: expected at least 2 cells a side, got {self.grid_size}")
-        for name in ("image_size", "train_images", "test_images", "epochs", "batch_size"):
-            expect_at_least_one(name, getattr(self, name))
-        expect_at_least_one("canvases", self.canvases)
-        expect_enough(self.train_images, self.grid_size**2)
-        for name, known in (("layers", None), ("readouts", READOUTS)):
-            chosen = getattr(self, name)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, chosen in (("layers", self.layers), ("readouts", self.readouts)):
             if not chosen or "" in chosen or len(set(chosen)) < len(chosen):
                 raise InputError(f"{name}: expected one or more, each once, got {chosen}")
-            for one in chosen if known else ():
-                expect_one_of(name, one, known)
         if len(self.layers) > 1 and {DEPTH, LAST} & set(self.layers):
             raise InputError(f"layers: expected {DEPTH}, {LAST} or names, got {self.layers}")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate: expected above 0, got {self.learning_rate}")
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay: expected at least 0, got {self.weight_decay}")
-        expect_device(self.device)
-        expect_seed(self.seed)
+        if self.train_images < self.grid_size**2:
+            raise InputError(
+                f"train_images: expected at least {self.grid_size**2}, one for each cell, "
+                f"got {self.train_images}"
+            )
 
     @property
-    def name(self) -> str:
-        """A directory name that tells what was read; no two configurations share one."""
-        grid = f"{self.grid_size}x{self.grid_size}"
-        parts = ("decode", *short_names(self.model, self.weights), grid, Path(self.data).name)
-        return directory_name(self, *parts)
+    def layers_read(self) -> tuple[str, ...]:
+        return self.layers
 
     @property
-    def paper(self) -> dict[str, Any] | None:
-        """Nothing: Figure S1 is drawn without a number."""
-        return None
+    def images_read(self) -> tuple[int, int]:
+        return self.train_images, self.test_images
+
+    @property
+    def title(self) -> tuple[str, ...]:
+        return ("decode", *super().title)
+
+
+COMMANDS = (
+    Command(
+        "decode",
+        DecodeConfig,
+        run="run",
+        help="Read from a frozen network where on a canvas an image lies (Figure S1).\n\n"
+        "--model, --weights, --grid and --seed take several values, separated by commas: every "
+        "combination is read. --layer and --readout take several for each.",
+        places=("root", "download", "out", "resume", "force"),
+    ),
+)

@@ -114,9 +114,8 @@ def _of_group(group: Sequence[Trial]) -> list[Block]:
     found: list[Block] = [Heading(title)]
     if options := recipe(group, _RECIPE):
         found.append(Note(f"{options}."))
-    rows = [
-        Row(trial.label, _scores(trial, list(first.miou)), notes=trial.notes) for trial in group
-    ]
+    regions = list(first.miou)
+    rows = [Row(trial.label, _scores(trial, regions), notes=trial.notes) for trial in group]
     columns = [Column("mIoU", aside=region) for region in regions]
     found += [
         Table("Network", [*columns, Column("pixel accuracy")], [Section(rows)], where="page"),

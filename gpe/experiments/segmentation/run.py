@@ -123,11 +123,12 @@ class SegmentationTrial(NetworkTrial[SegmentationConfig]):
         super().__init__(config, model, channels_last=config.width % 16 == 0)
         rate = config.learning_rate
         head, backbone = (self.model.get_submodule(name) for name in ("classifier", "backbone"))
+        groups: list[dict[str, Any]] = [
+            {"params": head.parameters()},
+            {"params": backbone.parameters(), "lr": config.backbone_rate * rate},
+        ]
         self.optimizer = torch.optim.SGD(
-            [
-                {"params": head.parameters()},
-                {"params": backbone.parameters(), "lr": config.backbone_rate * rate},
-            ],
+            groups,
             lr=rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,

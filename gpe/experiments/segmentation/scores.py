@@ -38,8 +38,8 @@ def region_scores(
 
     Returns:
         For the result of a record: ``miou``, by region, and ``pixel_accuracy``, in percent, None
-        where no pixel is labelled; ``iou``, by region a list with a percentage for each class, None where neither labels nor
-        predictions have it; ``classes``; ``images``, how many.
+        where no pixel is labelled; ``iou``, by region a list with a percentage for each class, None
+        where neither labels nor predictions have it; ``classes``; ``images``, how many.
 
         For its arrays: ``confusion`` int64 ``[R,K,K]``, ``palette`` uint8 ``[K,3]``, and of each
         of a few images ``image0`` uint8 ``[3,h,w]``, ``labels0`` and ``predictions0`` uint8
