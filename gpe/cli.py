@@ -106,7 +106,7 @@ def _run(
 
     with processes():
         run = getattr(import_module(f"gpe.experiments.{folder}.run"), command.run)
-        configs = command.config.several(**given, **extra)
+        configs = command.config.several(**given, **extra, **command.fixed)
         found = Places(**places)
         make_directory(found.out)
         with Progress(Console(stderr=True)) as progress:
@@ -121,7 +121,7 @@ _AS_JSON = Option("Print the record alone, or a list of several")
 def _parameters(command: Command) -> Iterator[Parameter]:
     config = command.config
     for one in fields(config):
-        if option_of(one).hidden:
+        if option_of(one).hidden or (command.only and one.name not in command.only):
             continue
         hint = plain_type(hints_of(config)[one.name])
         many = one.name in config.SWEPT or get_origin(hint) is tuple
@@ -132,7 +132,12 @@ def _parameters(command: Command) -> Iterator[Parameter]:
         elif many or hint not in (int, float, bool, Path):
             hint = str
         said, default = option_of(one), _default(config, one)
-        yield _parameter(one.name, hint, said, default, metavar=metavar, preset=config)
+        decided = config.preset_values(command.fixed) if command.fixed else {}
+        shown = _preset_defaults(config, one.name) if said.preset else ""
+        if decided.get(one.name) is not None:
+            shown = _text(decided[one.name])
+        default = None if shown else default
+        yield _parameter(one.name, hint, said, default, metavar=metavar, shown=shown)
     if command.extra is not None:
         for one in fields(command.extra):
             hint = plain_type(hints_of(command.extra)[one.name])
@@ -151,12 +156,10 @@ def _parameter(
     flag: str = "",
     *,
     metavar: str = "",
-    preset: type[Config] | None = None,
+    shown: str = "",
 ) -> Parameter:
     flag = flag or said.flag or f"--{name.replace('_', '-')}"
-    shown = said.unset
-    if said.preset and preset is not None:
-        shown, default = _preset_defaults(preset, name), None
+    shown = shown or said.unset
     # Brackets are rich's markup unless they are escaped.
     help = f"{said.help} \\[default: {shown}]" if shown else said.help
     settings: dict[str, Any] = {"help": help, "show_default": not shown}
@@ -183,7 +186,7 @@ def _default(config: type[Config], one: Field) -> Any:
         return option_of(one).several
     if one.default is MISSING and one.name == "preset":
         return next(iter(config.PRESETS))
-    return _text(one.default) if isinstance(one.default, tuple) else one.default
+    return _text(one.default) or None if isinstance(one.default, tuple) else one.default
 
 
 def _preset_defaults(config: type[Config], name: str) -> str:

@@ -9,7 +9,7 @@ EXPERIMENTS = {
     # "augshift": ("augshift",),
     # "consistency": ("consistency",),
     "segmentation": ("segment",),
-    # "removal": ("rank", "ablate", "ablate-classify", "figure4", "figure5", "figure6"),
+    "removal": ("rank", "ablate", "ablate-classify", "figure4", "figure5", "figure6"),
     "decode": ("decode",),
     "atlas": ("atlas",),
 }

@@ -14,7 +14,7 @@ from gpe.errors import InputError
 from gpe.experiments.canvases import DEPTH, LAST, CanvasConfig
 from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
-from gpe.experiments.rankings import save_rankings
+from gpe.experiments.removal.rankings import save_rankings
 from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
 from gpe.ranking import ChannelRanking

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, Union, get_args, get_origin
 from typing import get_type_hints as type_hints
 
@@ -195,6 +195,8 @@ class Command(NamedTuple):
         help: first a sentence, then what else there is to say.
         places: names in :class:`Places`.
         extra: a dataclass of options that decide which configurations there are.
+        only: the fields of ``config`` that are its options, where they are not all.
+        fixed: values of others.
     """
 
     name: str
@@ -203,6 +205,8 @@ class Command(NamedTuple):
     help: str
     places: tuple[str, ...]
     extra: type | None = None
+    only: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = MappingProxyType({})
 
 
 def hints_of(cls: type) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The processes that ``torchrun`` starts: each takes its share of the images, one writes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import distributed
+
+Made = TypeVar("Made")
 
 
 @contextmanager
@@ -39,8 +42,17 @@ def process_name() -> str:
     return f"{distributed.get_rank()}-of-{distributed.get_world_size()}" if several() else ""
 
 
-def share(count: int) -> range:
-    """The indices below ``count`` that are this process's."""
+def from_first(make: Callable[[], Made]) -> Made:
+    """What ``make`` yields in the first process, in all of them."""
     if not several():
-        return range(count)
-    return range(distributed.get_rank(), count, distributed.get_world_size())
+        return make()
+    made = [make() if is_first() else None]
+    distributed.broadcast_object_list(made)
+    return made[0]  # type: ignore[return-value]
+
+
+def share(indices: Sequence[int]) -> Sequence[int]:
+    """Those of ``indices`` that are this process's."""
+    if not several():
+        return indices
+    return indices[distributed.get_rank() :: distributed.get_world_size()]

@@ -13,7 +13,7 @@ from gpe.experiments.atlas.config import LEAST_IMAGES, AtlasConfig, cells_of
 from gpe.experiments.frozen import Found, Seen, look_at_all
 from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
-from gpe.experiments.rankings import arrays_of, shown
+from gpe.experiments.removal.rankings import arrays_of, shown
 from gpe.experiments.trained import Trained
 from gpe.ranking import ChannelRanking, group_means, mutual_information, rank_region
 from gpe.ranking.bootstrap import interval_about, times_drawn

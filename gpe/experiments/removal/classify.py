@@ -1,0 +1,191 @@
+"""``gpe ablate --task classify``: top-1 without channels before a classifier's linear layer."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpe.ablation import ClassifierAblation, classifier_sweep, random_orders
+from gpe.data import centre_view
+from gpe.errors import InputError
+from gpe.experiments.images import Images, images_for
+from gpe.experiments.options import Places
+from gpe.experiments.processes import several
+from gpe.experiments.progress import Progress
+from gpe.experiments.removal.config import ClassificationConfig
+from gpe.experiments.removal.rankings import (
+    arrays_of,
+    digest_of,
+    expect_about,
+    in_parts,
+    joined,
+    merged,
+    read_rankings,
+    save_rankings,
+    shown,
+)
+from gpe.experiments.runs import record, run_all
+from gpe.experiments.trained import Trained, open_trained
+from gpe.models.head import SplitClassifier, split_classifier
+from gpe.ranking import ChannelRanking, rank_channels
+from gpe.ranking.bootstrap import interval_of_mean
+from gpe.records import Record, save_arrays
+
+
+def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progress) -> list[Path]:
+    """Ranks and removes channels of each classifier; returns the directories of the records.
+
+    Each image passes the network once for its latent, and as often as the modes ask for to rank;
+    all else are products of the latents.
+
+    Raises:
+        InputError: a network, images or rankings that cannot be had or do not go together.
+    """
+    if several():
+        raise InputError("task: expected one process for classify, got several")
+    given = [_opened(config) for config in configs]
+    opened = {(config.weights_digest, config.rankings_digest): found for config, *found in given}
+
+    def ablate(config: ClassificationConfig, directory: Path) -> Record:
+        progress.tell(f"ablate: {config.network} on {config.data}")
+        network, read = opened[config.weights_digest, config.rankings_digest]
+        images = images_for(config.data, network, images=config.images, places=places)
+        images = images.to(config.device)
+        if len(images.classes) != network.num_classes:
+            raise InputError(
+                f"data: expected a set of the {network.num_classes} classes that {network.name} "
+                f"knows, got {len(images.classes)} in {config.data}"
+            )
+        split, latents, ranked = _seen(config, network, images, directory)
+        expect_about(read, split.layer, config.weights_digest)
+        rankings = joined(ranked, read)
+        width = split.head.in_features
+        draws = random_orders(width, range(config.seed, config.seed + config.random_seeds))
+        counts, ranges = config.removals(width)
+        orders = {**rankings, **draws}
+        swept = classifier_sweep(
+            latents, images.labels, split.head.float(), orders, counts=counts, ranges=ranges
+        )
+        save_rankings(rankings, directory)
+        save_arrays(directory, arrays_of(rankings) | {"right": swept.right})
+        result = {
+            "channels": width,
+            "classes": list(images.classes),
+            "images": len(images),
+            "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
+            "rows": _rows(swept),
+            "excess": _excess(swept, list(rankings), list(draws)),
+        }
+        config = replace(config, counts=tuple(counts), layer=split.layer)
+        return record("ablate-classify", config, result, chance=100 / len(images.classes))
+
+    return run_all([config for config, *_ in given], places, progress, ablate)
+
+
+def _opened(
+    config: ClassificationConfig,
+) -> tuple[ClassificationConfig, Trained, dict[str, ChannelRanking]]:
+    """What the configuration is about, with the digests of weights and rankings in it."""
+    network = open_trained(
+        config.model,
+        config.weights,
+        tasks=["classification"],
+        image_size=config.image_size,
+        resize_size=config.resize_size,
+    )
+    rankings = read_rankings(config.rankings)
+    about = {"network": network.name, "weights_digest": network.digest}
+    return replace(config, **about, rankings_digest=digest_of(rankings)), network, rankings
+
+
+def _seen(
+    config: ClassificationConfig, network: Trained, images: Images, directory: Path
+) -> tuple[SplitClassifier, Tensor, dict[str, ChannelRanking]]:
+    """Both parts of the network, the latents of all images, and the rankings: in one reading."""
+    model = network.model.to(config.device)
+    bf16 = config.precision == "bf16"
+    with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16):
+        some = range(min(2, len(images)))
+        split = split_classifier(model, next(_views(config, network, images, some)))
+
+        def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], Tensor]:
+            latents = []
+
+            def views() -> Iterator[Tensor]:
+                """The views, whose latents are kept as they pass."""
+                for batch in _views(config, network, images, indices):
+                    with torch.no_grad():
+                        latents.append(split.trunk(batch).float())
+                    yield batch
+
+            rankings = {}
+            if config.modes:
+                rankings = rank_channels(
+                    split.trunk,
+                    views(),
+                    layer=split.layer,
+                    modes=config.modes,
+                    start=indices[0],
+                )
+            else:
+                list(views())
+            return rankings, torch.cat(latents)
+
+        parts = list(in_parts(directory, len(images), config.batch_size, part))
+    latents = torch.cat([latents for _, latents in parts if latents is not None])
+    return split, latents.to(config.device), merged([rankings for rankings, _ in parts])
+
+
+def _views(
+    config: ClassificationConfig, network: Trained, images: Images, indices: Sequence[int]
+) -> Iterator[Tensor]:
+    """The normalised centres of images, batch by batch."""
+    order = torch.tensor(indices, dtype=torch.int64)
+    for batch in images.batches(order, config.batch_size):
+        yield centre_view(
+            batch,
+            network.input_size,
+            mean=network.mean,
+            std=network.std,
+            dtype=torch.float32,
+        )
+
+
+def _rows(swept: ClassifierAblation) -> list[dict[str, Any]]:
+    """In percent, with 95 % intervals over images."""
+    low, high = 100 * interval_of_mean(swept.right.T)
+    ends = zip(swept.rows, low.tolist(), high.tolist(), strict=True)
+    return [
+        row | {"accuracy": 100 * row["accuracy"], "low": below, "high": above}
+        for row, below, above in ends
+    ]
+
+
+def _excess(
+    swept: ClassifierAblation, rankings: list[str], draws: list[str]
+) -> list[dict[str, Any]]:
+    """Points that the first channels of each ranking cost more than random ones do.
+
+    The same images are answered with either, so that the 95 % interval over images is of the
+    difference itself; it is not over other random orders.
+    """
+    right = dict(zip(swept.points, 100 * swept.right.float(), strict=True))
+    tops = [p for p in swept.points if p.ranking in rankings and p.removal == "top" and p.stop]
+    if not draws or not tops:
+        return []
+    differences = torch.stack(
+        [
+            torch.stack([right[point._replace(ranking=draw)] for draw in draws]).mean(0)
+            - right[point]
+            for point in tops
+        ]
+    )
+    means = differences.double().mean(1)
+    columns = (means, *interval_of_mean(differences.T))
+    return [
+        {"ranking": point.ranking, "stop": point.stop, "points": mean, "low": low, "high": high}
+        for point, (mean, low, high) in zip(tops, torch.stack(columns, 1).tolist(), strict=True)
+    ]

@@ -1,0 +1,158 @@
+"""Rankings as experiments take them from files, make them part by part, and leave them."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpe.errors import InputError
+from gpe.experiments.processes import from_first, is_first
+from gpe.experiments.runs import PARTIAL
+from gpe.ranking import ChannelRanking
+from gpe.records import atomic
+
+SHOWN = 20  # channels of a ranking that a record names
+_PARTS = 50  # at most, that a set is ranked in
+_LEAST = 32  # images in a part
+
+
+def read_rankings(files: Sequence[str]) -> dict[str, ChannelRanking]:
+    """The rankings of files, ``FILE`` or ``NAME=FILE``, by name: its mode, or the one given.
+
+    Raises:
+        InputError: a file that is not there, or no ranking; two of one name, or of names that
+            would share a file.
+    """
+    found: dict[str, ChannelRanking] = {}
+    for text in files:
+        name, path = ("", text) if Path(text).exists() else text.rpartition("=")[::2]
+        read = ChannelRanking.from_json if path.endswith(".json") else ChannelRanking.load
+        ranking = read(path)
+        found = joined(found, {name or ranking.mode: ranking})
+    return found
+
+
+def joined(
+    one: Mapping[str, ChannelRanking], other: Mapping[str, ChannelRanking]
+) -> dict[str, ChannelRanking]:
+    """Both; an InputError where two have one name, or names that would share a file."""
+    taken = {_file_name(name): name for name in one}
+    for name in other:
+        if _file_name(name) in taken:
+            raise InputError(
+                f"rankings: expected names that differ, got {taken[_file_name(name)]!r} and "
+                f"{name!r}; give one as NAME=FILE"
+            )
+    return {**one, **other}
+
+
+def expect_about(rankings: Mapping[str, ChannelRanking], layer: str, weights: str) -> None:
+    """Raise an InputError for a ranking that says it is of another layer or of other weights."""
+    for name, ranking in rankings.items():
+        for what, own, expected in (
+            ("layer", ranking.layer, layer),
+            ("weights", ranking.weights, weights),
+        ):
+            if own not in (None, expected):
+                raise InputError(
+                    f"rankings: expected {name!r} to be of the {what} {expected}, got one of {own}"
+                )
+
+
+def digest_of(rankings: Mapping[str, ChannelRanking]) -> str:
+    """Tells the content of rankings apart; empty without any."""
+    hashed = hashlib.sha256()
+    for name, ranking in rankings.items():
+        hashed.update(f"{name};".encode())
+        hashed.update(ranking.order.numpy().tobytes())
+    return hashed.hexdigest()[:16] if rankings else ""
+
+
+def save_rankings(rankings: Mapping[str, ChannelRanking], directory: Path) -> None:
+    """A file for each, for :func:`read_rankings`."""
+    for name, ranking in rankings.items():
+        ranking.save(directory / f"{_file_name(name)}.safetensors")
+
+
+def arrays_of(rankings: Mapping[str, ChannelRanking]) -> dict[str, Tensor]:
+    """Arrays of a record: of each ranking the order, the scores, and their intervals if any."""
+    return {
+        f"{column}.{name}": values
+        for name, ranking in rankings.items()
+        for column, values in {"order": ranking.order, **_columns(ranking)}.items()
+    }
+
+
+def shown(ranking: ChannelRanking) -> dict[str, Any]:
+    """The first channels of a ranking."""
+    top = ranking.order[:SHOWN]
+    values = {name: column[top].tolist() for name, column in _columns(ranking).items()}
+    return {"images": ranking.images, "top": top.tolist(), **values}
+
+
+def in_parts(
+    directory: Path,
+    count: int,
+    batch_size: int,
+    part: Callable[[Sequence[int]], tuple[dict[str, ChannelRanking], Tensor | None]],
+) -> Iterator[tuple[dict[str, ChannelRanking], Tensor | None]]:
+    """Ranks a set part by part, each kept in a file, so that an interrupted run continues.
+
+    Args:
+        directory: of the run.
+        count: images in the set.
+        batch_size: parts hold whole batches.
+        part: ranks the images with these indices, in all processes together; also yields what
+            latents it came by on the way.
+    """
+    size = max(_LEAST, -(-count // _PARTS))
+    size = -(-size // batch_size) * batch_size
+    for number, start in enumerate(range(0, count, size)):
+        path = directory / f"{PARTIAL}-ranking-{number}"
+        kept = from_first(lambda path=path: _load_part(path))
+        if kept is None:
+            kept = part(range(start, min(start + size, count)))
+            if is_first():
+                _save_part(path, *kept)
+        yield kept
+
+
+def merged(parts: Sequence[Mapping[str, ChannelRanking]]) -> dict[str, ChannelRanking]:
+    """The rankings by the images of all parts."""
+    found: dict[str, ChannelRanking] = {}
+    for part in parts:
+        for name, ranking in part.items():
+            found[name] = found[name].merge(ranking) if name in found else ranking
+    return found
+
+
+def _load_part(path: Path) -> tuple[dict[str, ChannelRanking], Tensor | None] | None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        rankings = {name: ChannelRanking(**about) for name, about in state["rankings"].items()}
+        return rankings, state["latents"]
+    except Exception:  # torch.load raises almost anything where there is no such file, or half
+        return None
+
+
+def _save_part(path: Path, rankings: Mapping[str, ChannelRanking], latents: Tensor | None) -> None:
+    about = {
+        name: {one.name: getattr(ranking, one.name) for one in fields(ranking)}
+        for name, ranking in rankings.items()
+    }
+    with atomic(path) as temporary:
+        torch.save({"rankings": about, "latents": latents}, temporary)
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _columns(ranking: ChannelRanking) -> dict[str, Tensor]:
+    interval = ranking.interval
+    bounds = {} if interval is None else {"low": interval[0], "high": interval[1]}
+    return {"scores": ranking.scores, **bounds}

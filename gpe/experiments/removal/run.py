@@ -1,0 +1,265 @@
+"""``gpe rank``, ``gpe ablate`` and Figures 4 to 6: which channels hold position, and what is lost
+without them (sections 4.2.1 to 4.2.3, S3)."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpe.ablation import ablated, ablation_sweep, random_orders
+from gpe.data import SegmentationSet
+from gpe.data.citypersons import images_on_side, labels_on_side
+from gpe.data.pixels import SegmentationBatch
+from gpe.errors import InputError
+from gpe.experiments.options import Config, Places
+from gpe.experiments.processes import share
+from gpe.experiments.progress import Progress
+from gpe.experiments.removal import classify
+from gpe.experiments.removal.config import (
+    PAPER_CHANNELS,
+    ClassificationConfig,
+    RemovalConfig,
+    step_of,
+)
+from gpe.experiments.removal.rankings import (
+    arrays_of,
+    digest_of,
+    expect_about,
+    in_parts,
+    joined,
+    merged,
+    read_rankings,
+    save_rankings,
+    shown,
+)
+from gpe.experiments.runs import PARTIAL, record, run_all
+from gpe.experiments.segmentation import run as segmentation
+from gpe.experiments.segmentation.config import SegmentationConfig
+from gpe.experiments.segmentation.scores import SAMPLE_SIDE
+from gpe.experiments.trained import Trained
+from gpe.models.deeplab import low_resolution_logits
+from gpe.ranking import ChannelRanking, rank_channels
+from gpe.records import Record, save_arrays
+
+SAMPLES = 3  # images of Figure 5
+PEOPLE = ("person", "pedestrian")  # what datasets call them
+
+
+def run(configs: Sequence[Config], places: Places, progress: Progress) -> list[Path]:
+    """Does a job with each network; returns the directories of the records.
+
+    ``"rank"`` ranks the channels of a layer and keeps the rankings, ``"ablate"`` also removes
+    channels and scores what is left; ``"figure4"``, ``"figure5"`` and ``"figure6"`` are that with
+    the paper's settings, or predictions to look at.
+
+    Raises:
+        InputError: a network, images or rankings that cannot be had or do not go together.
+    """
+    classifiers = [config for config in configs if isinstance(config, ClassificationConfig)]
+    if classifiers:
+        return classify.run(classifiers, places, progress)
+    given = [
+        _opened(config, places, progress) for config in configs if isinstance(config, RemovalConfig)
+    ]
+    opened = {(config.weights_digest, config.rankings_digest): found for config, *found in given}
+
+    def do(config: RemovalConfig, directory: Path) -> Record:
+        progress.tell(f"{config.job}: {config.network} on {config.data}")
+        network, rankings = opened[config.weights_digest, config.rankings_digest]
+        split = config.split or "val"
+        images = segmentation.pixels(config, places, split, config.size, config.images)
+        segmentation.expect_classes(network, images)
+        return _Target(config, network.model.to(config.device), images, directory).done(rankings)
+
+    return run_all([config for config, *_ in given], places, progress, do)
+
+
+def _opened(
+    config: RemovalConfig, places: Places, progress: Progress
+) -> tuple[RemovalConfig, Trained, dict[str, ChannelRanking]]:
+    """What the configuration is about, with the digests of weights and rankings in it."""
+    if not config.checkpoint:
+        trained = _train(config, places, progress)
+        config = replace(config, checkpoint=str(trained), preset=None)
+    config, network = segmentation.open_segmenter(config)
+    rankings = read_rankings(config.rankings)
+    expect_about(rankings, config.layer, config.weights_digest)
+    return replace(config, rankings_digest=digest_of(rankings)), network, rankings
+
+
+def _train(config: RemovalConfig, places: Places, progress: Progress) -> Path:
+    """The directory of the preset's network, which is trained unless it was before.
+
+    Raises:
+        InputError: torchrun started several processes, and training is one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("checkpoint: expected one among several processes: training runs in one")
+    training = SegmentationConfig.of(
+        preset=config.preset, device=config.device, precision=config.precision
+    )
+    once = replace(places, force=False)  # --force is of the figure alone
+    return segmentation.run([training], once, progress)[0]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a job found, for its record."""
+
+    result: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _Target:
+    """A network and the images that it is looked at with."""
+
+    def __init__(
+        self, config: RemovalConfig, model: nn.Module, images: SegmentationSet, directory: Path
+    ):
+        self.config, self.model, self.images = config, model, images
+        self.directory = directory
+        self.subsets = {
+            side: self._side(side) for side in ("left", "right") if side in config.modes
+        }
+
+    def done(self, given: Mapping[str, ChannelRanking]) -> Record:
+        """The record of the job; rankings and arrays are left beside it."""
+        rankings = joined(self._rankings(), given)
+        width = next(iter(rankings.values())).scores.numel()
+        config = self.config.removals(width)
+        jobs = {"rank": lambda *_: _Found(), "figure5": self._predicted}
+        found = jobs.get(config.job, self._removed)(config, rankings)
+        save_rankings(rankings, self.directory)
+        save_arrays(self.directory, arrays_of(rankings) | found.arrays)
+        result = {
+            "channels": width,
+            "classes": list(self.images.classes),
+            "images": len(self.images),
+            "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
+            "subsets": {side: len(ids) for side, ids in self.subsets.items()},
+            **found.result,
+        }
+        made = record(config.job, config, result, chance=100 / len(self.images.classes))
+        return made if width == PAPER_CHANNELS else replace(made, paper=None)
+
+    def _rankings(self) -> dict[str, ChannelRanking]:
+        """All that are asked for, in one pass over the images."""
+        config = self.config
+        if not config.modes:
+            return {}
+
+        def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], None]:
+            ids = {self.images.ids[index] for index in indices}
+            subsets = {side: [i for i in all if i in ids] for side, all in self.subsets.items()}
+            modes = [mode for mode in config.modes if subsets.get(mode, ["all"])]
+            if not modes:
+                return {}, None
+            with self._autocast():
+                batches = self._batches(indices)
+                return (
+                    rank_channels(
+                        self.model, batches, layer=config.layer, modes=modes, subsets=subsets
+                    ),
+                    None,
+                )
+
+        count = len(self.images)
+        parts = in_parts(self.directory, count, config.batch_size or 1, part)
+        found = merged([rankings for rankings, _ in parts])
+        return {mode: found[mode] for mode in config.modes}
+
+    def _removed(self, config: RemovalConfig, rankings: Mapping[str, ChannelRanking]) -> _Found:
+        """What each region scores without the first channels of each ranking, or a range."""
+        width = next(iter(rankings.values())).scores.numel()
+        step = step_of(width)
+        ranges = [(start, start + step) for start in range(0, width - step + 1, step)]
+        with self._autocast():
+            swept = ablation_sweep(
+                self.model,
+                self._batches(range(len(self.images))),
+                {**rankings, **self._random_orders(width)},
+                layer=config.layer,
+                counts=config.counts or (),
+                ranges=ranges if config.ranges else (),
+                regions=config.regions,
+                num_classes=len(self.images.classes),
+                engine=config.engine,
+                checkpoint=self.directory / f"{PARTIAL}-sweep.safetensors",
+            )
+        rows = [dict(row) for row in swept.rows]
+        confusion = torch.stack([row.pop("confusion") for row in rows])
+        for row in rows:
+            row["miou"] = None if isnan(row["miou"]) else 100 * float(row["miou"])
+        whole = [row for row in rows if row["start"] == row["stop"] == 0]
+        baseline = {row["region"]: row["miou"] for row in whole}
+        engine = asdict(swept.engine)
+        engine["engine"] = engine.pop("name")
+        result = {"rows": rows, "baseline": baseline, **engine}
+        return _Found(result, {"confusion": confusion})
+
+    @torch.no_grad()
+    def _predicted(self, config: RemovalConfig, rankings: Mapping[str, ChannelRanking]) -> _Found:
+        """Predictions for some images without the first channels of each ranking."""
+        counts = config.counts or ()
+        width = next(iter(rankings.values())).scores.numel()
+        orders = {name: ranking.order for name, ranking in rankings.items()}
+        orders["random"] = next(iter(self._random_orders(width).values()))
+        count = min(SAMPLES, len(self.images))
+        chosen = self.images.part([number * len(self.images) // count for number in range(count)])
+        arrays = {"palette": torch.tensor(self.images.palette, dtype=torch.uint8)}
+        hits = {name: torch.zeros(len(counts), dtype=torch.int64) for name in orders}
+        pixels = 0
+        for sample, (image, labels) in enumerate(chosen.samples):
+            seen = chosen.normalise(image[None].to(config.device))
+            pixels += int((labels != 255).sum())
+            step = -(-max(labels.shape) // SAMPLE_SIDE)
+            arrays[f"image{sample}"] = image[:, ::step, ::step]
+            arrays[f"labels{sample}"] = labels[::step, ::step]
+            for name, order in orders.items():
+                answers = torch.stack([self._answer(seen, labels.shape, order[:n]) for n in counts])
+                hits[name] += (answers == labels).sum((1, 2))
+                arrays[f"{name}{sample}"] = answers[:, ::step, ::step]
+        accuracy = {name: (100 * right / pixels).tolist() for name, right in hits.items()}
+        names = {"counts": list(counts), "samples": list(chosen.ids)}
+        return _Found({**names, "accuracy": accuracy}, arrays)
+
+    def _answer(self, seen: Tensor, size: tuple[int, int], channels: Tensor) -> Tensor:
+        """Predictions uint8 ``[H,W]`` without ``channels``."""
+        with self._autocast(), ablated(self.model, self.config.layer, channels):
+            logits = low_resolution_logits(self.model, seen)
+        full = F.interpolate(logits.float(), tuple(size), mode="bilinear")
+        return full[0].argmax(0).byte().cpu()
+
+    def _random_orders(self, width: int) -> dict[str, Tensor]:
+        seed = self.config.seed
+        return random_orders(width, range(seed, seed + self.config.random_seeds))
+
+    def _side(self, side: str) -> list[str]:
+        config = self.config
+        if config.boxes is None:
+            known = [name for name in PEOPLE if name in self.images.classes]
+            person = config.person or next(iter(known), PEOPLE[0])
+            return labels_on_side(
+                self.images, side, class_name=person, batch_size=config.batch_size or 1
+            )
+        there = set(self.images.ids)
+        found = [name for name in images_on_side(config.boxes, side) if name in there]
+        if not found:
+            raise InputError(
+                f"boxes: expected ids of {self.images.name}, got none in {config.boxes}"
+            )
+        return found
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[SegmentationBatch]:
+        """Of this process."""
+        return self.images.batches(self.config.batch_size or 1, order=share(indices))
+
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.config.device).type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
