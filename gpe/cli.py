@@ -191,10 +191,12 @@ def _default(config: type[Config], one: Field) -> Any:
 
 def _preset_defaults(config: type[Config], name: str) -> str:
     """``"quick 8, paper 64"``; one value where all presets agree."""
+    unset = option_of(config.__dataclass_fields__[name]).unset or "all"
     by_preset = {
-        preset: _text(values[name]) for preset, values in config.PRESETS.items() if name in values
+        preset: unset if values[name] is None else _text(values[name])
+        for preset, values in config.PRESETS.items()
     }
-    if len(set(by_preset.values())) == 1 and len(by_preset) == len(config.PRESETS):
+    if len(set(by_preset.values())) == 1:
         return next(iter(by_preset.values()))
     return ", ".join(f"{preset} {value}" for preset, value in by_preset.items())
 
@@ -206,7 +208,7 @@ def _text(value: Any) -> str:
         return ",".join(map(_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "all" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _parsed(config: type[Config], given: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError
 from gpe.experiments.images import Images
+from gpe.experiments.runs import Partial
 from gpe.metrics import ShiftConsistency
 from gpe.ops.dual_crop import dual_crop
 
@@ -26,6 +26,7 @@ def consistency_rows(
     passes: int,
     batch_size: int,
     labelled: bool = True,
+    partial: Partial | None = None,
     **views: Any,
 ) -> list[dict[str, float | None]]:
     """Shift consistency up to each of ``shifts``, in percent: the rows of a record.
@@ -38,16 +39,25 @@ def consistency_rows(
         batch_size: images at a time.
         labelled: whether the labels of ``images`` are the model's classes; without, accuracies
             are None.
+        partial: where to continue, and to keep what is counted.
         views: the other options of :class:`gpe.ShiftConsistency`.
     """
     metrics = [
         ShiftConsistency(max_shift=shift, passes=passes, seed=SHIFT_SEED, **views)
         for shift in shifts
     ]
-    for batch in images.batches(torch.arange(len(images)), batch_size):
+    done = 0
+    if partial is not None and (kept := partial.load()) is not None:
+        done, tensors = kept
+        for place, metric in enumerate(metrics):
+            metric.counts += tensors[f"counts{place}"]
+    for batch in images.batches(torch.arange(done, len(images)), batch_size):
         for metric in metrics:
             target = batch.labels if labelled else None
             metric.update(model, batch.images, target, indices=batch.indices)
+        done += len(batch.images)
+        if partial is not None:
+            partial.save(done, {f"counts{n}": metric.counts for n, metric in enumerate(metrics)})
     results = [metric.compute() for metric in metrics]
     return [
         {
@@ -60,31 +70,6 @@ def consistency_rows(
         }
         for shift, result in zip(shifts, results, strict=True)
     ]
-
-
-def expect_shifts(
-    shifts: Sequence[int], protocol: str, *, image_size: int, resize_size: int
-) -> None:
-    """Raise an InputError unless a protocol has pixels for all of ``shifts``.
-
-    Args:
-        shifts, protocol: as for :func:`consistency_rows`.
-        image_size: of what the network sees, the centre of an image of ``resize_size``.
-    """
-    if resize_size < image_size:
-        raise InputError(
-            f"resize_size: expected at least image_size, {image_size}, got {resize_size}"
-        )
-    reach = {
-        "crop": (resize_size - image_size) // 2,
-        "reflect": image_size - 1,
-        "circular": image_size,
-    }
-    largest = reach.get(protocol, max(shifts))
-    if max(shifts) > largest:
-        raise InputError(
-            f"shifts: expected at most {largest} pixels with protocol {protocol}, got {max(shifts)}"
-        )
 
 
 @torch.no_grad()

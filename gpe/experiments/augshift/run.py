@@ -14,55 +14,42 @@ from gpe.augshift import fused_augshift_loss
 from gpe.data import ImageSet, StreamedSet, epoch_order, generator, load, stream
 from gpe.data.views import centre_view, random_views
 from gpe.errors import InputError
-from gpe.experiments.augshift_config import AugShiftConfig
-from gpe.experiments.augshift_recipes import METHODS
-from gpe.experiments.runs import expecting, run_all
-from gpe.experiments.training import CHECKPOINT, NetworkTrial, Tally
+from gpe.experiments.augshift.config import METHODS, AugShiftConfig
+from gpe.experiments.options import Places
+from gpe.experiments.progress import Progress
+from gpe.experiments.runs import run_all
+from gpe.experiments.trained import Trained
+from gpe.experiments.training import NetworkTrial, Tally, fit
 from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
 from gpe.models import Classifier, resnet18, resnet50
-from gpe.models.pretrained import OpenedModel
+from gpe.records import Record
 
 NETWORKS = {"resnet18": resnet18, "resnet50": resnet50}
 
 
-def run(
-    configs: Sequence[AugShiftConfig],
-    out: Path,
-    *,
-    root: Path = Path("data"),
-    download: bool = False,
-    workers: int | None = None,
-    **options: Any,
-) -> list[Path]:
-    """Runs each configuration in a directory of its own below ``out``.
-
-    Args:
-        configs, out, options: as for :func:`gpe.experiments.runs.run_all`.
-        root, download: where CIFAR and ImageNet lie, and whether to fetch CIFAR.
-        workers: processes that decode large images.
-
-    Returns:
-        The directories, in the order of ``configs``.
+def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -> list[Path]:
+    """Trains and tests each network in a directory of its own; returns the directories.
 
     Raises:
         InputError: the data cannot be had; or what :func:`run_all` raises.
     """
+    small = lru_cache(maxsize=1)(partial(load, root=places.root, download=places.download))
 
-    small = lru_cache(maxsize=1)(partial(load, root=root, download=download))
-
-    def make_trial(config: AugShiftConfig) -> AugShiftTrial:
+    def train(config: AugShiftConfig, directory: Path) -> Record:
         names = ("split", "train_images", "test_images", "seed")
         drawn = {name: getattr(config, name) for name in names}
         if config.resize_size is None:
             sets = small(config.data, image_size=config.image_size, **drawn)
         else:
-            sets = stream(config.data, root=root, workers=workers, **config.sides, **drawn)
-        return AugShiftTrial(config, *(images.to(config.device) for images in sets))
+            where = {"root": places.root, "workers": places.workers}
+            sets = stream(config.data, **where, **config.sides, **drawn)
+        trial = AugShiftTrial(config, *(images.to(config.device) for images in sets))
+        return fit("augshift", trial, config, directory, progress)
 
-    return run_all("augshift", configs, out, make_trial, **options)
+    return run_all(configs, places, progress, train)
 
 
-class AugShiftTrial(NetworkTrial):
+class AugShiftTrial(NetworkTrial[AugShiftConfig]):
     """One network, trained on one crop or two of each image, and tested on shifted images."""
 
     def __init__(
@@ -199,28 +186,22 @@ class AugShiftTrial(NetworkTrial):
         )
 
 
-def load_trained(directory: Path) -> OpenedModel:
-    """The network that a run left in ``directory``, in evaluation mode.
-
-    Raises:
-        InputError: there is no checkpoint of such a run.
-    """
-    path = directory / CHECKPOINT
-    with expecting(f"model: expected {path} to be a checkpoint of gpe augshift"):
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        config = AugShiftConfig(**state["config"] | {"device": "cpu"})
-        images = state["trial"]["images"]
-        model = build(config, len(images["classes"]))
-        model.load_state_dict(state["trial"]["model"])
-    return OpenedModel(
-        name=directory.name,
-        model=model.eval(),
-        classes=len(images["classes"]),
+def rebuilt(config: dict[str, Any], state: dict[str, Any]) -> Trained:
+    """The network of a checkpoint, before any training."""
+    augshift = AugShiftConfig(**config | {"shifts": tuple(config["shifts"])})
+    images = state["images"]
+    classes = tuple(images["classes"])
+    return Trained(
+        build(augshift, len(classes)),
+        "",
+        "classification",
+        "backbone",
+        num_classes=len(classes),
+        classes=classes,
         mean=images["mean"],
         std=images["std"],
-        input_size=config.image_size,
-        resize_size=config.resize_size or config.image_size,
-        interpolation="bilinear",
+        input_size=augshift.image_size,
+        resize_size=augshift.resize_size or augshift.image_size,
     )
 
 

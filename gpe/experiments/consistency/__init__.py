@@ -1,0 +1,1 @@
+"""Shift consistency of anybody's classifier on anybody's images."""
