@@ -26,8 +26,8 @@ from gpe.experiments.targeting_config import step_of
 from gpe.models.head import SplitClassifier, split_classifier
 from gpe.models.pretrained import OpenedModel
 from gpe.ranking import ChannelRanking, rank_channels
-from gpe.ranking.bootstrap import interval_of_mean
 from gpe.records import RECORD, Record, environment, save_arrays
+from gpe.statistics import interval_of_mean, paired_difference
 
 MODES = ("overall", "kernel_flip_mirror", "kernel_flip_pair")
 
@@ -230,16 +230,12 @@ def _excess(
     tops = [p for p in swept.points if p.ranking in rankings and p.removal == "top" and p.stop]
     if not draws or not tops:
         return []
-    differences = torch.stack(
-        [
-            torch.stack([right[point._replace(ranking=draw)] for draw in draws]).mean(0)
-            - right[point]
-            for point in tops
-        ]
-    )
-    means = differences.double().mean(1)
-    columns = (means, *interval_of_mean(differences.T))
+    random = [
+        torch.stack([right[point._replace(ranking=draw)] for draw in draws]).mean(0)
+        for point in tops
+    ]
+    columns = paired_difference(torch.stack(random, 1), torch.stack([right[p] for p in tops], 1))
     return [
         {"ranking": point.ranking, "stop": point.stop, "points": mean, "low": low, "high": high}
-        for point, (mean, low, high) in zip(tops, torch.stack(columns, 1).tolist(), strict=True)
+        for point, (mean, low, high) in zip(tops, columns.T.tolist(), strict=True)
     ]
