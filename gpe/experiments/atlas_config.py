@@ -8,8 +8,9 @@ from typing import Any
 from gpe.errors import InputError, expect_at_least_one
 from gpe.experiments.decode_config import DEPTH
 from gpe.experiments.networks import short_names
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
+from gpe.experiments.runs import expect_device, expect_seed
 from gpe.ranking.information import LEAST_PAIRS
+from gpe.records import directory_name
 
 # Of a grid of so many rows and columns, whether a cell in this row and this column belongs.
 REGIONS: dict[str, Callable[[int, int, int], bool]] = {

@@ -7,10 +7,11 @@ from typing import Any, Literal, get_args
 from gpe.data.sources import Split
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.augshift_recipes import METHODS, recipe
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
+from gpe.experiments.runs import expect_device, expect_seed
 from gpe.experiments.under_shifts import expect_shifts
 from gpe.metrics.views import ShiftProtocol
 from gpe.models.resnet import Stem
+from gpe.records import directory_name
 
 Network = Literal["resnet18", "resnet50"]
 Schedule = Literal["cosine", "one-cycle", "step"]

@@ -20,13 +20,13 @@ from gpe.experiments.images import Images, images_for
 from gpe.experiments.networks import expect_no_weights, open_classifier
 from gpe.experiments.processes import several
 from gpe.experiments.rankings import arrays_of, read_rankings, save_rankings, shown
-from gpe.experiments.runs import directory_name, expect_device, expect_seed, prepare
+from gpe.experiments.runs import expect_device, expect_seed, prepare
 from gpe.experiments.segmentation_config import Precision
 from gpe.experiments.targeting_config import step_of
 from gpe.models.head import SplitClassifier, split_classifier
 from gpe.models.pretrained import OpenedModel
 from gpe.ranking import ChannelRanking, rank_channels
-from gpe.records import RECORD, Record, environment, save_arrays
+from gpe.records import RECORD, Record, directory_name, environment, save_arrays
 from gpe.statistics import interval_of_mean, paired_difference
 
 MODES = ("overall", "kernel_flip_mirror", "kernel_flip_pair")

@@ -13,14 +13,14 @@ from torch import Tensor
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.images import images_for
 from gpe.experiments.networks import expect_no_weights, open_classifier
-from gpe.experiments.runs import directory_name, expect_device, prepare
+from gpe.experiments.runs import expect_device, prepare
 from gpe.experiments.under_shifts import (
     consistency_rows,
     expect_shifts,
     probabilities_under_shifts,
 )
 from gpe.metrics.views import ShiftProtocol
-from gpe.records import Record, environment, save_arrays
+from gpe.records import Record, directory_name, environment, save_arrays
 
 Precision = Literal["fp32", "bf16"]
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.networks import short_names
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
+from gpe.experiments.runs import expect_device, expect_seed
 from gpe.readout import READOUTS, Kind
 from gpe.readout.training import expect_enough
+from gpe.records import directory_name
 
 DEPTH, LAST = "depth", "last"
 

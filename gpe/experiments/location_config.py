@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
+from gpe.experiments.runs import expect_device, expect_seed
 from gpe.models.location import Permutation
 from gpe.models.resnet import PaddingMode
+from gpe.records import directory_name
 
 Network = Literal["gapnet", "permutenet"]
 Task = Literal["location", "object"]

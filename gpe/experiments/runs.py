@@ -1,6 +1,5 @@
 """What every experiment does with its configurations: a directory, a training, a record each."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,12 +75,6 @@ def run_all(
             resume=resume,
         )
     return directories
-
-
-def directory_name(config: Any, *parts: str) -> str:
-    """``parts``, and a digest of all options: no two configurations share a directory."""
-    digest = hashlib.sha256(json.dumps(asdict(config)).encode()).hexdigest()[:8]
-    return "-".join((*parts, digest))
 
 
 def expect_device(name: str) -> None:

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 from gpe.data.augmentation import Augmentation
 from gpe.data.segmentation import DATASETS
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
+from gpe.experiments.runs import expect_device, expect_seed
 from gpe.models.deeplab import Backbone
+from gpe.records import directory_name
 
 Precision = Literal["fp32", "bf16"]
 

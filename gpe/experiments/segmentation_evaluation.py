@@ -15,12 +15,12 @@ from gpe.data.pixels import default_workers
 from gpe.data.segmentation import DATASETS
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 from gpe.experiments.region_scores import region_scores
-from gpe.experiments.runs import directory_name, expect_device, expecting, prepare
+from gpe.experiments.runs import expect_device, expecting, prepare
 from gpe.experiments.segmentation import build
 from gpe.experiments.segmentation_config import Precision, SegmentationConfig
 from gpe.experiments.training import CHECKPOINT
 from gpe.models.deeplab import load_deeplab_checkpoint
-from gpe.records import Record, environment, save_arrays
+from gpe.records import Record, directory_name, environment, save_arrays
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from typing import Any, Literal, get_args
 
 from gpe.data.segmentation import DATASETS
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
-from gpe.experiments.runs import directory_name, expect_device, expect_seed
+from gpe.experiments.runs import expect_device, expect_seed
 from gpe.experiments.segmentation_config import Precision
 from gpe.experiments.segmentation_evaluation import Segmenter
+from gpe.records import directory_name
 
 Job = Literal["rank", "ablate", "figure4", "figure5", "figure6"]
 Engine = Literal["auto", "incremental", "general"]

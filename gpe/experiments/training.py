@@ -175,7 +175,7 @@ def fit(
             history.training_seconds += training_seconds
             if arrays:
                 save_arrays(directory, arrays)
-            _save(trial, directory, config, history)
+            _save(trial, directory, experiment, config, history)
             bar.epoch(metrics, trial.images_per_epoch / training_seconds)
 
     start = time.perf_counter()
@@ -209,8 +209,11 @@ def _result(epochs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _save(trial: Trial, directory: Path, config: dict[str, Any], history: _History) -> None:
-    state = {"config": config, "history": vars(history), "trial": trial.state_dict()}
+def _save(
+    trial: Trial, directory: Path, experiment: str, config: dict[str, Any], history: _History
+) -> None:
+    state = {"experiment": experiment, "config": config}
+    state |= {"history": vars(history), "trial": trial.state_dict()}
     with atomic(directory / CHECKPOINT) as path:
         torch.save(state, path)
 
