@@ -58,6 +58,6 @@ $(TORCH):
 # csrc's folders are among them: their time changes when a file comes or goes.
 $(GPE): $(TORCH) setup.py pyproject.toml $(shell find csrc)
 	@echo "Building gpe._C, at most 4 minutes"
-	@$(PIP) --no-build-isolation --editable '.[dev]' | $(DOWNLOADS)
+	@$(PIP) --no-build-isolation --editable '.[experiments,dev]' | $(DOWNLOADS)
 	@$(VENV)/bin/python -c 'import gpe; print(gpe.doctor())'
 	@touch $@

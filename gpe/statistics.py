@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gpe.errors import InputError
+from gpe.errors import InputError, needs
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -94,7 +94,8 @@ def mean_of(values: Sequence[float]) -> Estimate:
     mean, count = fmean(values), len(values)
     if count == 1:
         return Estimate(mean)
-    from scipy.special import stdtrit
+    with needs("Student's interval"):
+        from scipy.special import stdtrit
 
     half = float(stdtrit(count - 1, 0.975)) * stdev(values) / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half)
@@ -184,7 +185,8 @@ def rank_correlation(one: ArrayLike, other: ArrayLike) -> np.ndarray:  # [...,C]
         >>> round(float(rank_correlation([1, 2, 9], [3, 2, 1])), 6)
         -1.0
     """
-    from scipy.stats import rankdata
+    with needs("rank_correlation"):
+        from scipy.stats import rankdata
 
     values = np.asarray(one), np.asarray(other)
     if values[0].shape != values[1].shape:

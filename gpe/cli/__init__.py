@@ -5,9 +5,16 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 import gpe
+from gpe.errors import InputError, needs
+
+try:
+    with needs("the command gpe"):
+        import typer
+except InputError as error:
+    print(f"gpe: {error}", file=sys.stderr)
+    sys.exit(2)
+
 from gpe.cli import (
     ablate,
     atlas,
@@ -21,7 +28,6 @@ from gpe.cli import (
     segment,
 )
 from gpe.cli.options import option
-from gpe.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=gpe.__doc__)
 UsageError = typer.BadParameter.__base__  # of the Click inside Typer, wherever it lives
@@ -62,7 +68,8 @@ def main() -> None:
     # want the cores. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        code = app(standalone_mode=False)
+        with needs("this command"):
+            code = app(standalone_mode=False)
         if code == 130:  # so Typer says that it was interrupted; older ones raise Abort
             raise KeyboardInterrupt
         sys.exit(code)
