@@ -33,16 +33,17 @@ test: $(GPE) ## run all tests, in two processes
 bench: $(GPE) ## time the kernels beside their rivals
 	@$(VENV)/bin/python -m benches
 
-lint: $(GPE) ## ruff
+lint: $(GPE) ## ruff and mypy
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m ruff format --check .
+	@$(VENV)/bin/python -m mypy gpe
 
 gpu-check: ## build, test and time on an NVIDIA GPU with PYTHON as it is; logs to OUT
 	@$(PYTHON) -m benches.gpu_check "$(OUT)"
 
 clean: ## remove .venv and everything built
 	rm -rf $(VENV) build gpe.egg-info gpe/_build.py gpe/_C.*.so
-	rm -rf .pytest_cache .ruff_cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(TORCH):
@@ -57,6 +58,6 @@ $(TORCH):
 # csrc's folders are among them: their time changes when a file comes or goes.
 $(GPE): $(TORCH) setup.py pyproject.toml $(shell find csrc)
 	@echo "Building gpe._C, at most 4 minutes"
-	@$(PIP) --no-build-isolation --editable '.[dev]' | $(DOWNLOADS)
+	@$(PIP) --no-build-isolation --editable '.[experiments,dev]' | $(DOWNLOADS)
 	@$(VENV)/bin/python -c 'import gpe; print(gpe.doctor())'
 	@touch $@

@@ -19,11 +19,12 @@ from gpe.experiments import EXPERIMENTS
 from gpe.experiments.options import Command, Config, Option, Places, hints_of, option_of, plain_type
 
 try:
-    with needs("experiments"):
+    with needs("the command gpe"):
         import typer
         from rich.console import Console
 except InputError as missing:
-    sys.exit(f"gpe: {missing}")
+    print(f"gpe: {missing}", file=sys.stderr)
+    sys.exit(2)
 
 import gpe
 
@@ -40,7 +41,8 @@ def main() -> None:
     # want the cores. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
-        code = app(standalone_mode=False)
+        with needs("this command"):
+            code = app(standalone_mode=False)
         if code == 130:  # so Typer says that it was interrupted; older ones raise Abort
             raise KeyboardInterrupt
         sys.exit(code)

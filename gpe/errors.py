@@ -1,4 +1,4 @@
-"""The one exception that wrong input raises, everywhere in gpe, and three common checks."""
+"""The one exception that wrong input raises, everywhere in gpe, and common checks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,9 +31,26 @@ def expect_integer(argument: str, value: int, least: int) -> None:
 
 
 @contextmanager
-def needs(extra: str) -> Iterator[None]:
-    """Raise an InputError that names the extra where a block imports what is not installed."""
+def needs(what: str, extra: str = "experiments") -> Iterator[None]:
+    """Around imports of packages that ``gpe`` itself does not bring, but one of its extras does.
+
+    Args:
+        what: whatever needs them.
+        extra: of ``pyproject.toml``.
+
+    Raises:
+        InputError: one is not installed; it says which, and how to install the extra.
+
+    Example:
+        >>> with needs("blur=True"):
+        ...     import no_such_package
+        Traceback (most recent call last):
+        gpe.errors.InputError: blur=True needs no_such_package: pip install 'gpe[experiments]'
+    """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is missing: pip install 'gpe[{extra}]'") from None
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "gpe"):
+            raise
+        raise InputError(f"{what} needs {package}: pip install 'gpe[{extra}]'") from None

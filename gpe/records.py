@@ -4,28 +4,40 @@ A record holds the experiment, its configuration, the metrics of every epoch, th
 paper's value, and under ``run`` what differs from machine to machine: seconds,
 hardware, versions, commit. Everything outside ``run`` is reproduced bit for bit by
 the same command on the same machine.
+
+The JSON is strict. A result that does not exist, as the mIoU of a region without a labelled pixel,
+is null; NaN in ``result``, ``epochs`` and ``run`` becomes that. NaN anywhere else, and infinity,
+is an error. torch is imported where it is needed: reading a record takes none.
 """
 
+from __future__ import annotations
+
+import errno
+import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gpe.errors import InputError
 
+if TYPE_CHECKING:
+    import torch
+    from _typeshed import DataclassInstance
+    from torch import Tensor
+
 RECORD = "record.json"
 ARRAYS = "arrays.safetensors"
+LONGEST_NAME = 255  # bytes; what file systems take
 
 
 @dataclass
@@ -35,7 +47,7 @@ class Record:
     Attributes:
         experiment: the command that made it, ``"location"``.
         config: every option of the run, by name.
-        epochs: one dict of metrics an epoch; accuracies in percent. None where nothing was
+        epochs: one dict of metrics an epoch; accuracies in percent. Empty where nothing was
             trained.
         result: ``{"last": {...}, "best": {...}}``, the metrics of the last epoch and of
             the epoch with the best test accuracy (Table 1's protocol), and what else the
@@ -48,61 +60,239 @@ class Record:
 
     experiment: str
     config: dict[str, Any]
-    epochs: list[dict[str, float]]
+    epochs: list[dict[str, Any]]
     result: dict[str, Any]
     chance: float
     paper: dict[str, Any] | None
     run: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        experiment: str,
+        config: DataclassInstance | Mapping[str, Any],
+        result: Mapping[str, Any],
+        *,
+        chance: float,
+        seconds: float,
+        device: torch.device | str = "cpu",
+        epochs: Sequence[Mapping[str, Any]] = (),
+        paper: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """The record of a run that ends now, with the circumstances that this machine knows.
+
+        Args:
+            experiment: what is registered under this name.
+            config: a dataclass, or all options by name.
+            result: what was measured; plain data, numbers of numpy and tensors of one included.
+            chance: accuracy of guessing, in percent.
+            seconds: what the run took.
+            device: where the network ran.
+            epochs: metrics of each, where something was trained.
+            paper: the paper's number for it.
+            run: further circumstances, ``{"images_per_second": 310.0}``.
+
+        Raises:
+            InputError: something that JSON cannot hold, with the name of the field.
+
+        Example:
+            >>> found = {"miou": float("nan")}
+            >>> record = Record.of("segment", {"seed": 0}, found, chance=10, seconds=2)
+            >>> record.result, record.run["processes"]
+            ({'miou': None}, 1)
+        """
+        import torch
+
+        distributed = torch.distributed
+        several = distributed.is_available() and distributed.is_initialized()
+        circumstances = {
+            "seconds": seconds,
+            **(run or {}),
+            "processes": distributed.get_world_size() if several else 1,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **environment(torch.device(device)),
+        }
+        made = cls(
+            experiment,
+            config=asdict(config) if is_dataclass(config) else dict(config),
+            epochs=[dict(metrics) for metrics in epochs],
+            result=dict(result),
+            chance=chance,
+            paper=None if paper is None else dict(paper),
+            run=circumstances,
+        )
+        return cls(**_plain_fields(vars(made)))
+
+    @property
+    def identity(self) -> str:
+        """A digest of what was run and what came out: a run and a copy of it share it."""
+        said = {"experiment": self.experiment, "config": self.config, "result": self.result}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
     def save(self, directory: Path) -> None:
-        """Write ``record.json`` into ``directory``, whole or not at all."""
+        """Write ``record.json`` into ``directory``, whole or not at all.
+
+        Raises:
+            InputError: something that JSON cannot hold, with the name of the field; or what
+                :func:`atomic` raises.
+        """
+        text = json.dumps(_plain_fields(vars(self)), indent=2, allow_nan=False)
         with atomic(directory / RECORD) as path:
-            path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+            path.write_text(text + "\n", encoding="ascii")
 
     @classmethod
-    def load(cls, directory: Path) -> "Record":
+    def load(cls, directory: Path) -> Record:
         """The record in ``directory``.
 
         Raises:
             InputError: there is none, or it is not a record.
         """
-        path = directory / RECORD
+        path = Path(directory) / RECORD
+        if not os.path.lexists(path):
+            raise InputError(f"no record: expected {path}")
         try:
-            record = cls(**json.loads(path.read_text()))
-        except FileNotFoundError:
-            raise InputError(f"no record: expected {path}") from None
+            if not path.is_file():  # to read a pipe would wait for ever
+                raise TypeError("expected a file")
+            record = cls(**_plain_fields(json.loads(path.read_text(encoding="utf-8"))))
+            for name, (kind, fits) in _KINDS.items():
+                if not fits(value := getattr(record, name)):
+                    raise TypeError(f"{name}: expected {kind}, got {value!r:.80}")
+        except RecursionError:
+            raise InputError(f"{path} is not a record: it is nested too deep") from None
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{path} is not a record: {error}") from None
-        for name, kind in _KINDS.items():
-            value = getattr(record, name)
-            if not isinstance(value, kind):
-                expected = f"expected a {kind.__name__}, got {value!r:.80}"
-                raise InputError(f"{path} is not a record: {name}: {expected}")
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} is not a record: {reason:.200}") from None
         return record
 
 
-_KINDS = {"experiment": str, "config": dict, "epochs": list, "result": dict, "run": dict}
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def find(paths: Iterable[Path]) -> list[Path]:
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "experiment": ("a name", lambda value: isinstance(value, str) and value != ""),
+    "config": ("a dict", lambda value: isinstance(value, dict)),
+    "epochs": (
+        "a list of dicts",
+        lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
+    ),
+    "result": ("a dict", lambda value: isinstance(value, dict)),
+    "chance": ("a number", _is_number),
+    "paper": ("a dict or null", lambda value: value is None or isinstance(value, dict)),
+    "run": ("a dict", lambda value: isinstance(value, dict)),
+}
+
+
+def _plain_fields(fields: Any) -> dict[str, Any]:
+    """Fields of a record as JSON holds them; NaN is a missing number where things are measured."""
+    if not isinstance(fields, dict):
+        raise TypeError(f"expected an object, got {fields!r:.80}")
+    return {
+        name: _plain(value, name, gaps=name in ("result", "epochs", "run"))
+        for name, value in fields.items()
+    }
+
+
+def _plain(value: Any, where: str, *, gaps: bool) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        if gaps and math.isnan(value):
+            return None
+        raise InputError(f"{where}: expected a finite number, got {value}")
+    if isinstance(value, Mapping):
+        named = {key if isinstance(key, str) else str(key): item for key, item in value.items()}
+        if len(named) < len(value) or not all(isinstance(key, str | int) for key in value):
+            raise InputError(f"{where}: expected names, each once, got {list(value)!r:.80}")
+        return {key: _plain(item, f"{where}.{key}", gaps=gaps) for key, item in named.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]", gaps=gaps) for i, item in enumerate(value)]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy's scalars, arrays and tensors
+        return _plain(value.tolist(), where, gaps=gaps)
+    raise InputError(f"{where}: expected what JSON can hold, got {type(value).__name__}")
+
+
+def find(paths: Iterable[Path | str], tell: Callable[[str], None] = warnings.warn) -> list[Path]:
     """The directories at or below ``paths`` that hold a record, sorted.
+
+    Links to directories are not followed, but for the paths themselves.
+
+    Args:
+        paths: directories.
+        tell: takes one line for each folder that cannot be read.
 
     Raises:
         InputError: a path is no directory, or no record lies below any.
     """
     paths = [Path(path) for path in paths]
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise InputError(f"runs: expected a directory, got {path}")
-    files = (file for path in paths for file in path.rglob(RECORD))
-    found = {file.parent.resolve(): file.parent for file in files}
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for folder, _, files in os.walk(
+            path, onerror=lambda error: tell(f"{error.filename} is left out: {error.strerror}")
+        ):
+            if RECORD in files:
+                found.setdefault(Path(folder).resolve(), Path(folder))
     if not found:
         raise InputError(f"runs: no {RECORD} below {', '.join(map(str, paths))}")
     return sorted(found.values())
 
 
+def load_all(paths: Iterable[Path | str]) -> tuple[dict[Path, Record], list[str]]:
+    """Every record at or below ``paths``: one that cannot be read blocks no other.
+
+    A run and copies of it, known by :attr:`Record.identity`, are one measurement and come once.
+
+    Returns:
+        records: by directory, sorted.
+        notes: one line for each record or folder that could not be read, and for each copy.
+
+    Raises:
+        InputError: a path is no directory, no record lies below any, or none can be read.
+    """
+    records: dict[Path, Record] = {}
+    first: dict[str, Path] = {}
+    notes: list[str] = []
+    for directory in find(paths, notes.append):
+        try:
+            record = Record.load(directory)
+        except InputError as error:
+            notes.append(str(error))
+            continue
+        original = first.setdefault(record.identity, directory)
+        if original is directory:
+            records[directory] = record
+        else:
+            notes.append(f"{directory} is a copy of {original} and counts once")
+    if not records:
+        raise InputError(f"runs: no {RECORD} that can be read: {notes[0]}")
+    return records, notes
+
+
+def directory_name(config: DataclassInstance, *parts: str) -> str:
+    """``parts``, and a digest of all options: no two configurations share a directory.
+
+    Parts that are too long for a file system are cut; the digest still tells them apart.
+    """
+    options = _plain(asdict(config), "config", gaps=False)
+    digest = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
+    room = LONGEST_NAME - len(digest) - 1
+    name = "-".join(parts).encode(errors="surrogateescape")[:room]
+    return f"{name.decode(errors='ignore')}-{digest}"
+
+
 def save_arrays(directory: Path, arrays: dict[str, Tensor]) -> None:
     """Write ``arrays`` beside the record of ``directory``, whole or not at all."""
+    import torch
+    from safetensors.torch import save
+
     # Clones, because safetensors refuses two names for the same memory.
     copies = {
         name: array.detach().clone(memory_format=torch.contiguous_format)
@@ -118,29 +308,60 @@ def load_arrays(directory: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is damaged.
     """
-    path = directory / ARRAYS
+    from safetensors.torch import load_file
+
+    path = Path(directory) / ARRAYS
+    if not os.path.lexists(path):
+        return {}
     try:
-        return load_file(path) if path.exists() else {}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
+        if not path.is_file():  # to read a pipe would wait for ever
+            raise TypeError("expected a file")
+        return load_file(path)
+    except Exception as error:  # a file may hold anything
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged: {reason:.200}") from None
+
+
+_OF_THE_PATH = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A temporary path that becomes ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: ``path`` cannot be written: no permission, no folder, a name too long.
+        OSError: the disk is full or broken. Either names ``path``, in one line.
+    """
+    # Short, since a name that is just short enough must not become too long by what is added.
+    temporary = path.with_name(f".{path.name[:20]}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in _OF_THE_PATH:
+            raise InputError(f"cannot write {path}: {error.strerror}") from None
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    except RuntimeError as error:
+        # So torch.save says that it could not write, and no more.
+        if not any(said in str(error) for said in ("inline_container", "iostream error")):
+            raise
+        raise OSError(errno.EIO, "cannot write; is the disk full?", str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Hardware, versions and commit of this machine, for ``Record.run``."""
+    import torch
+
     hardware = {"cpu": _cpu_name(), "threads": torch.get_num_threads(), "device": device.type}
     if device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(device)

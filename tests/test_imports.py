@@ -18,13 +18,18 @@ LAYERS = (
     {"readout"},
     {"ranking", "ablation"},
     {"data", "models", "metrics"},
-    {"augshift"},
+    {"augshift", "statistics"},
     {"ops", "records"},
     {"errors"},
 )
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}
 ALLOWED = {name: {n for n in LAYER if LAYER[n] > LAYER[name]} | {name} for name in LAYER}
-ALLOWED["report"] = {"report", "records", "errors"}  # it reads records and runs nothing
+ALLOWED["report"] = {
+    "report",
+    "statistics",
+    "records",
+    "errors",
+}  # it reads records and runs nothing
 ALLOWED["cli"].add("gpe")  # the package's own names, which lead everywhere
 
 # gpe/__init__.py may import everything; setup.py writes gpe/_build.py.

@@ -10,7 +10,7 @@ from gpe.errors import InputError
 from gpe.records import ARRAYS, Record, find, load_arrays, save_arrays
 from gpe.report import augshift, augshift_findings, augshift_trials, words
 from gpe.report.runs import Run
-from gpe.report.scores import Estimate, mean_of
+from gpe.statistics import Estimate
 from tests.reporting import Page, augshift_run, consistency_run, pixels, report
 
 T_OF_TWO = 4.302653  # Student's t at 97.5 %, two degrees of freedom: from a printed table
@@ -90,14 +90,6 @@ def test_seeds_are_averaged_with_student_s_interval(tmp_path):
         f"52.0 ± {halves[0]:.1f}",
         f"72.0 ± {halves[1]:.1f} right under shift 36.0",
     ]
-
-
-def test_mean_of_is_student_s_interval():
-    assert mean_of([3.0]) == Estimate(3.0, None, None)
-    assert mean_of([3.0, 3.0]) == Estimate(3.0, 3.0, 3.0)
-    mean, low, high = mean_of([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert (mean - low, high - mean) == pytest.approx((T_OF_TWO / sqrt(3),) * 2, rel=1e-6)
 
 
 def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own(tmp_path):

@@ -1,12 +1,15 @@
 """Sets of images: where they come from, how an epoch and its views are drawn."""
 
-from gpe.data.augmentation import Augmentation
-from gpe.data.pixels import SegmentationBatch, SegmentationSet
-from gpe.data.resident import Batch, ImageSet, epoch_order, generator
-from gpe.data.segmentation import segmentation_set
-from gpe.data.sources import load, stream, stream_test
-from gpe.data.streamed import StreamedSet
-from gpe.data.views import centre_view, random_views
+from gpe.errors import needs
+
+with needs("gpe.data"):
+    from gpe.data.augmentation import Augmentation
+    from gpe.data.pixels import SegmentationBatch, SegmentationSet
+    from gpe.data.resident import Batch, ImageSet, epoch_order, generator
+    from gpe.data.segmentation import segmentation_set
+    from gpe.data.sources import load, stream, stream_test
+    from gpe.data.streamed import StreamedSet
+    from gpe.data.views import centre_view, random_views
 
 __all__ = [
     "Augmentation",

@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from gpe.data.listing import Listing, split
 from gpe.data.resident import generator
+from gpe.errors import needs
 
 
 def listings(image_size: int) -> tuple[Listing, Listing]:
@@ -21,7 +22,8 @@ def listings(image_size: int) -> tuple[Listing, Listing]:
         >>> len(train.labels), len(test.labels), train.read(torch.arange(2)).shape
         (1437, 360, torch.Size([2, 3, 32, 32]))
     """
-    from sklearn.datasets import load_digits  # takes a second, and only the digits need it
+    with needs("digits"):
+        from sklearn.datasets import load_digits  # takes a second, and only the digits need it
 
     digits = load_digits()
     images = torch.from_numpy(digits.images)[:, None].float() * (255 / 16)

@@ -5,10 +5,8 @@ holds its choices. The command line, its ``--help``, the checks and the name of 
 are made from these (:mod:`gpe.cli`). Nothing here imports torch, so that help appears at once.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -17,8 +15,7 @@ from typing import get_type_hints as type_hints
 
 from gpe.choices import Precision
 from gpe.errors import InputError, expect_one_of
-
-_NAME_BYTES = 120  # of a directory: file systems take 255, and files in it need some
+from gpe.records import directory_name
 
 
 @dataclass(frozen=True)
@@ -163,10 +160,7 @@ class Config:
     @property
     def name(self) -> str:
         """Of the run's directory: no two configurations share one."""
-        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
-        title = "-".join(part.replace("/", "-").strip("-.") for part in self.title)
-        title = title.encode()[:_NAME_BYTES].decode(errors="ignore")
-        return f"{title}-{digest}"
+        return directory_name(self, *(part.replace("/", "-").strip("-.") for part in self.title))
 
     @property
     def paper(self) -> dict[str, Any] | None:

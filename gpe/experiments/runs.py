@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,7 @@ from gpe.errors import InputError
 from gpe.experiments.options import Config, Places
 from gpe.experiments.processes import is_first, process_name
 from gpe.experiments.progress import Progress
-from gpe.records import RECORD, Record, atomic, environment
+from gpe.records import RECORD, Record, atomic
 
 CHECKPOINT = "checkpoint.pt"
 PARTIAL = "partial"  # begins the names of files that only an unfinished run has
@@ -64,7 +63,7 @@ def run_all(
         start = time.perf_counter()
         record = run(config, directory)
         if record is not None and is_first():
-            record.run.setdefault("seconds", time.perf_counter() - start)
+            record.run["seconds"] = record.run["seconds"] or time.perf_counter() - start
             record.save(directory)
             for file in directory.glob(f"{PARTIAL}*"):
                 file.unlink()
@@ -75,9 +74,9 @@ def record(
     experiment: str, config: Config, result: dict[str, Any], *, chance: float, **run: Any
 ) -> Record:
     """The record of what was measured without training; ``run`` is told beside the machine."""
-    about = {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    about |= environment(torch.device(getattr(config, "device", "cpu")))
-    return Record(experiment, as_json(config), [], result, chance, config.paper, {**run, **about})
+    device = getattr(config, "device", "cpu")
+    about = {"device": device, "paper": config.paper, "run": run}
+    return Record.of(experiment, config, result, chance=chance, seconds=0.0, **about)
 
 
 class Partial:

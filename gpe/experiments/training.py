@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,7 +16,7 @@ from gpe.errors import InputError
 from gpe.experiments.options import TrainingConfig
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import CHECKPOINT, as_json
-from gpe.records import Record, atomic, environment, save_arrays
+from gpe.records import Record, atomic, save_arrays
 
 SomeConfig = TypeVar("SomeConfig", bound=TrainingConfig)
 
@@ -190,19 +189,16 @@ def fit(
     results, arrays = trial.measure()
     if arrays:
         save_arrays(directory, arrays)
-    return Record(
-        experiment=experiment,
-        config=options,
-        epochs=history.epochs,
-        result=_result(history.epochs) | results,
+    return Record.of(
+        experiment,
+        config,
+        _result(history.epochs) | results,
         chance=100 / trial.num_classes,
+        seconds=history.seconds + time.perf_counter() - start,
+        device=trial.device,
+        epochs=history.epochs,
         paper=config.paper,
-        run={
-            "seconds": history.seconds + time.perf_counter() - start,
-            "images_per_second": epochs * trial.images_per_epoch / history.training_seconds,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            **environment(trial.device),
-        },
+        run={"images_per_second": epochs * trial.images_per_epoch / history.training_seconds},
     )
 
 

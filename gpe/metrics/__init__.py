@@ -1,7 +1,6 @@
 """What is measured of a network beyond its accuracy."""
 
 from gpe.metrics.consistency import Consistency, ShiftConsistency, shift_consistency
-from gpe.metrics.interval import wilson_interval
 from gpe.metrics.region_iou import RegionIoU, class_iou, mean_iou, resolve_regions
 
 __all__ = [
@@ -12,5 +11,4 @@ __all__ = [
     "mean_iou",
     "resolve_regions",
     "shift_consistency",
-    "wilson_interval",
 ]

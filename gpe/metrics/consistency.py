@@ -15,8 +15,8 @@ from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
 from gpe.metrics.evaluating import evaluating
-from gpe.metrics.interval import wilson_interval
 from gpe.metrics.views import ShiftProtocol, Views
+from gpe.statistics import wilson_interval
 
 
 class Consistency(NamedTuple):

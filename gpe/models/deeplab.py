@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.errors import InputError, expect_at_least_one, expect_one_of, needs
 from gpe.models.weights import expect_fit, first, misshapen
 
 # torchvision takes a second to import: only inside the functions that need it.
@@ -58,9 +58,10 @@ def deeplabv3(
         raise InputError(f"output_stride: expected 8 or 16, got {output_stride!r}")
     expect_at_least_one("num_classes", num_classes)
     expect_at_least_one("width", width)
-    from torchvision.models._utils import IntermediateLayerGetter
-    from torchvision.models.segmentation import DeepLabV3
-    from torchvision.models.segmentation.deeplabv3 import ASPP
+    with needs("deeplabv3"):
+        from torchvision.models._utils import IntermediateLayerGetter
+        from torchvision.models.segmentation import DeepLabV3
+        from torchvision.models.segmentation.deeplabv3 import ASPP
 
     resnet = _resnet(backbone, width)
     channels = resnet.fc.in_features

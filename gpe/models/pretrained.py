@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from gpe.errors import InputError
+from gpe.errors import InputError, needs
 from gpe.models.weights import expect_fit, first, misshapen
 
 # torchvision and timm take a second each to import: only inside the functions that need them.
@@ -98,8 +98,9 @@ class _Entry:
 
 def _find(name: str) -> tuple[str, str]:
     """Library, and the name there."""
-    import timm
-    from torchvision import models
+    with needs(f"the network {name}"):
+        import timm
+        from torchvision import models
 
     known = {
         "torchvision": models.list_models(module=models),

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from gpe.errors import expect_at_least_one, expect_one_of
+from gpe.errors import expect_at_least_one, expect_one_of, needs
 
 Stem = Literal["grid", "cifar", "imagenet"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -166,7 +166,8 @@ def _halving(stride: int, padding_mode: PaddingMode, blur: bool) -> tuple[int, n
     """The stride that is left to a convolution or pool, and the blur of the stride taken off it."""
     if stride == 1 or not blur:
         return stride, nn.Identity()
-    from timm.layers import BlurPool2d  # slow to import, and only blurring networks need it
+    with needs("blur=True"):
+        from timm.layers import BlurPool2d  # slow to import, and only blurring networks need it
 
     # Zhang reflects where the convolutions pad zeros. A map of one pixel has nothing to reflect,
     # and torch has no deterministic gradient of reflection on a GPU; repetition has neither fault.

@@ -3,12 +3,10 @@
 from math import log
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 
 from gpe.errors import InputError
-from gpe.ranking.bootstrap import interval_about
 
 MOST_BINS = 32  # or two for each cell, where that is more
 LEAST_PAIRS = 4  # in a bin and cell, were the two independent
@@ -83,44 +81,6 @@ def shuffle_cells(cells: Tensor, images: Tensor, seed: int) -> Tensor:  # int64 
     # Both name the pairs image by image, one of them in a random order within each.
     here, there = images.argsort(stable=True), drawn[images[drawn].argsort(stable=True)]
     return torch.empty_like(cells).index_copy_(0, here, cells[there])
-
-
-def rank_correlation(one: Tensor, other: Tensor) -> Tensor:  # [...,C], [...,C] -> [...]
-    """Spearman's, float64; 0 where either is constant and there is none.
-
-    Example:
-        >>> rho = rank_correlation(torch.tensor([1.0, 2, 9]), torch.tensor([3.0, 2, 1]))
-        >>> round(rho.item(), 6)
-        -1.0
-    """
-    ranks = [torch.from_numpy(rankdata(scores.numpy(), axis=-1)) for scores in (one, other)]
-    first, second = (F.normalize(rank - rank.mean(-1, keepdim=True), dim=-1) for rank in ranks)
-    return (first * second).sum(-1).clamp(-1, 1)
-
-
-def correlation_interval(
-    one: Tensor,  # [C]
-    other: Tensor,  # [C]
-    one_draws: Tensor,  # [D,C]
-    other_draws: Tensor,  # [D,C]
-) -> tuple[float, float, float]:
-    """Spearman's correlation of two scores with its 95 % interval over images.
-
-    Args:
-        one, other: by channel.
-        one_draws, other_draws: the same of images drawn anew, the same ones for both.
-
-    Returns:
-        The correlation and both ends of the interval, which is one of its Fisher transform.
-    """
-    rho = rank_correlation(one, other)
-    # Short of one, whose transform is infinite.
-    transformed, draws = (
-        values.clamp(-1 + 1e-12, 1 - 1e-12).atanh()
-        for values in (rho, rank_correlation(one_draws, other_draws))
-    )
-    low, high = interval_about(transformed, draws).tanh().tolist()
-    return rho.item(), low, high
 
 
 def _bins(latents: Tensor, bins: int) -> Tensor:  # [P,C] -> int64 [P,C]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gpe.errors import InputError
 from gpe.ops.flip_difference import flip_difference
-from gpe.ranking.bootstrap import interval_of_mean
 from gpe.records import atomic
+from gpe.statistics import interval_of_mean
 
 SIGNED = ("left", "right")  # Equation 3; the others take sizes, Equation 2
 CELLS = "cells:"  # before the cells of a region, "cells:0+3", whose rankings have signs too

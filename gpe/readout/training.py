@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from gpe.data import epoch_order
 from gpe.errors import InputError, expect_at_least_one
-from gpe.metrics import wilson_interval
 from gpe.models import PermuteNet
 from gpe.readout.readouts import Readout
+from gpe.statistics import wilson_interval
 
 Features = Tensor | Callable[[Tensor], Tensor]
 

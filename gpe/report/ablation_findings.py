@@ -4,8 +4,9 @@ from collections import defaultdict
 
 from gpe.report.ablation_sides import SIDES, about_sides, half, half_against_half, leaning
 from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, band, top
-from gpe.report.rankings import RANDOM, correlation, ranking_of
+from gpe.report.rankings import RANDOM, ranking_of
 from gpe.report.words import listing, signed, spans
+from gpe.statistics import rank_correlation
 
 _FEW = 19  # draws, of which a ranking by chance lies below all in one case of 20
 _BELOW, _WITHIN, _ABOVE = "below every draw", "within the draws", "above every draw"
@@ -34,7 +35,11 @@ def slopes(trial: Trial, line: str, region: str) -> list[float]:
     names = trial.draws if line == RANDOM else [line]
     places = [removal.start for removal in trial.ranges]
     return [
-        correlation(places, [trial.miou[name, removal][region] for removal in trial.ranges])
+        float(
+            rank_correlation(
+                places, [trial.miou[name, removal][region] for removal in trial.ranges]
+            )
+        )
         for name in names
     ]
 

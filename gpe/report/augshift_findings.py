@@ -5,8 +5,9 @@ from statistics import fmean
 
 from gpe.report.augshift_sweep import is_sweep, sweep_findings
 from gpe.report.augshift_trials import ROW, Trial, by, method_of
-from gpe.report.scores import consistency_of, mean_of
+from gpe.report.scores import consistency_of
 from gpe.report.words import compared, percent, random_shifts
+from gpe.statistics import mean_of
 
 # (method, rival) and how the paragraph about them begins.
 _PAIRS = {
@@ -87,7 +88,7 @@ def _against(values: Sequence[Sequence[float]], rival: str) -> str:
 def _description(row: Sequence[Trial], name: str) -> str:
     scores = [trial.scores for trial in row]
     shift = scores[0].headline
-    steady = percent(consistency_of(scores, shift).mean)
+    steady = percent(consistency_of(scores, shift).value)
     right = percent(fmean(one.top1 for one in scores))
     return (
         f"{name[0].upper()}{name[1:]}: the same answer under {random_shifts(shift)} for {steady} "

@@ -91,7 +91,7 @@ def _cell(seeds: Sequence[Trial]) -> dict[str, Any]:
     shift = seeds[0].scores.headline
     return {
         "setting": seeds[0].setting,
-        "consistency": consistency_of([trial.scores for trial in seeds], shift).mean,
+        "consistency": consistency_of([trial.scores for trial in seeds], shift).value,
         "accuracy": fmean(trial.scores.top1 for trial in seeds),
         "seeds": len(seeds),
     }

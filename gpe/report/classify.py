@@ -1,7 +1,6 @@
 """What classifiers lose without some of their channels: `gpe ablate --task classify`."""
 
 from collections.abc import Sequence
-from math import hypot
 from typing import Any
 
 from gpe.report.ablation_trials import band, top
@@ -11,6 +10,7 @@ from gpe.report.grouping import recipe
 from gpe.report.rankings import RANDOM, ranking_of
 from gpe.report.runs import Run
 from gpe.report.words import count, listing, signed
+from gpe.statistics import Estimate, difference_of
 
 _RECIPE = ("image_size", "precision", "random_seeds", "seed")
 # Of networks of these methods, which gpe augshift begins their names with; of others in turn.
@@ -209,9 +209,9 @@ def _apart(one: tuple[str, Excess], other: tuple[str, Excess]) -> str:
     """The interval of a difference of two estimates, as of independent ones."""
     (first, a), (second, b) = one, other
     points = a.points - b.points
-    half = hypot(a.high - a.low, b.high - b.low) / 2
-    interval = f"{signed(points - half)} to {signed(points + half)}"
-    if abs(points) <= half:
+    low, high = difference_of(Estimate(*a), Estimate(*b)).ends or (points, points)
+    interval = f"{signed(low)} to {signed(high)}"
+    if low <= 0 <= high:
         return f"{first} and {second} are not told apart (by {signed(points)} points, {interval})."
     more, less = (first, second) if points > 0 else (second, first)
     return f"{more} hangs on them more than {less}, by {abs(points):.1f} points ({interval})."

@@ -13,9 +13,10 @@ from gpe.report.ablation_trials import PAPER_CHANNELS
 from gpe.report.figures import BandLine, limits, panel
 from gpe.report.given_networks import each
 from gpe.report.grouping import recipe
-from gpe.report.rankings import correlation, in_order, is_random, ranking_of
+from gpe.report.rankings import in_order, is_random, ranking_of
 from gpe.report.runs import Run
 from gpe.report.words import count, signed
+from gpe.statistics import rank_correlation
 
 _RECIPE = ("preset", "size", "batch_size", "precision", "seed")
 _SIGNED = ("left", "right")
@@ -204,7 +205,7 @@ def _pairs(trial: Trial) -> list[dict[str, Any]]:
     for names in combinations(known, 2):
         one, other = (trial.modes[name] for name in names)
         heads = [set(ranked.order[: trial.head].tolist()) for ranked in (one, other)]
-        rho = correlation(one.scores.tolist(), other.scores.tolist())
+        rho = float(rank_correlation(one.scores, other.scores))
         found.append({"names": names, "rho": rho, "shared": len(heads[0] & heads[1])})
     return found
 

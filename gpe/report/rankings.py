@@ -1,9 +1,6 @@
 """Rankings of channels by name: what they are called, and how they are drawn."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
-
-from scipy.stats import spearmanr
 
 
 class Ranking(NamedTuple):
@@ -57,10 +54,3 @@ def is_random(name: str) -> bool:
 def in_order(names: set[str]) -> list[str]:
     """Known rankings in the order of the paper's figures, then the others."""
     return [name for name in RANKINGS if name in names] + sorted(names - RANKINGS.keys())
-
-
-def correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's, of ranks; 0 where either is constant and there is none."""
-    if len(set(one)) < 2 or len(set(other)) < 2:
-        return 0.0
-    return float(spearmanr(one, other)[0])

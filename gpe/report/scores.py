@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
-
 from gpe.records import Record
+from gpe.statistics import Estimate, mean_of
 
 # The shifts of Table 2: the first to be told of.
 _OF_THE_PAPER = (8, 16)
@@ -21,19 +19,6 @@ class Score(NamedTuple):
     low: float
     high: float
     accuracy: float
-
-
-class Estimate(NamedTuple):
-    """A mean and its 95 % interval, whose ends are None where one value has none."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    @property
-    def half(self) -> float | None:
-        """Half of the interval."""
-        return None if self.low is None else (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
@@ -75,15 +60,6 @@ def read_shifts(record: Record) -> dict[int, Score]:
     return found
 
 
-def mean_of(values: Sequence[float]) -> Estimate:
-    """Mean with Student's interval, which a single value does not have."""
-    mean, count = fmean(values), len(values)
-    if count == 1:
-        return Estimate(mean, None, None)
-    half = float(stdtrit(count - 1, 0.975)) * stdev(values) / sqrt(count)
-    return Estimate(mean, mean - half, mean + half)
-
-
 def consistency_of(seeds: Sequence[Scores], shift: int) -> Estimate:
     """Mean over seeds with the interval over seeds; of one seed, with that over images."""
     scores = [seed.by_shift[shift] for seed in seeds]
@@ -119,7 +95,7 @@ def _consistency_cell(seeds: Sequence[Scores], shift: int) -> dict[str, Any] | N
 
 
 def _cell(estimate: Estimate, *, paper: float | None, shifted: float | None) -> dict[str, Any]:
-    return {"mean": estimate.mean, "half": estimate.half, "paper": paper, "shifted": shifted}
+    return {"mean": estimate.value, "half": estimate.half, "paper": paper, "shifted": shifted}
 
 
 def points(seeds: Sequence[Scores]) -> dict[int, tuple[float, float, float]]:

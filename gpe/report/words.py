@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gpe.report.scores import Estimate
+from gpe.statistics import Estimate
 
 
 def listing(items: Sequence[str]) -> str:
@@ -30,10 +30,11 @@ def random_shifts(shift: int) -> str:
 
 def compared(difference: Estimate, seeds: int) -> str:
     """A difference in points as what can be said of it: more, less, or not told apart."""
-    mean, low, high = difference
+    mean, ends = difference.value, difference.ends
     points = f"{abs(mean):.1f} points {'more' if mean > 0 else 'less'}"
-    if low is None or high is None:
+    if ends is None:
         return f"{points}, from one seed each"
+    low, high = ends
     if low <= 0 <= high:
         interval = f"95\u00a0% interval {signed(low)} to {signed(high)}"
         return f"{seeds} seeds cannot tell them apart ({signed(mean)} points, {interval})"

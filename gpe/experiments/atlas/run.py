@@ -16,9 +16,9 @@ from gpe.experiments.progress import Progress
 from gpe.experiments.removal.rankings import arrays_of, shown
 from gpe.experiments.trained import Trained
 from gpe.ranking import ChannelRanking, group_means, mutual_information, rank_region
-from gpe.ranking.bootstrap import interval_about, times_drawn
-from gpe.ranking.information import SHUFFLES, correlation_interval, shuffle_cells
+from gpe.ranking.information import SHUFFLES, shuffle_cells
 from gpe.readout import grid_latents
+from gpe.statistics import correlation_interval, interval_about, times_drawn
 
 INFORMATION, MIRROR = "information", "overall"
 DRAWS = 200  # of the bootstrap

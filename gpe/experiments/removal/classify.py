@@ -31,8 +31,8 @@ from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
 from gpe.models.head import SplitClassifier, split_classifier
 from gpe.ranking import ChannelRanking, rank_channels
-from gpe.ranking.bootstrap import interval_of_mean
 from gpe.records import Record, save_arrays
+from gpe.statistics import interval_of_mean
 
 
 def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progress) -> list[Path]:
