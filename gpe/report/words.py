@@ -25,7 +25,7 @@ def percent(value: float) -> str:
 
 
 def random_shifts(shift: int) -> str:
-    return f"two random shifts of up to {shift} pixels"
+    return f"two random shifts of at most {shift} px"
 
 
 def compared(difference: Estimate, seeds: int) -> str:

@@ -4,32 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from gpe.experiments.augshift.config import METHODS, Method
+from gpe.experiments.shift_scores import Scores, read_shifts
 from gpe.records import Record
 from gpe.report.grouping import grouped, with_variants
 from gpe.report.runs import Run, distinct
-from gpe.report.scores import Scores, read_shifts
 
-
-class Method(NamedTuple):
-    """A row of Table 2; ``crops`` of an image go through the network together."""
-
-    label: str
-    in_a_sentence: str
-    crops: int
-    remark: str = ""
-
-
-METHODS = {
-    "baseline": Method("Baseline", "the baseline", 1),
-    "wide-crops": Method("Wide crops alone", "wide crops alone", 2, "control, not in the paper"),
-    "augshift": Method("AugShift", "AugShift", 2),
-    "blurpool": Method("BlurPool", "BlurPool", 1),
-    "blurpool-augshift": Method(
-        "BlurPool + AugShift", "BlurPool + AugShift", 2, "not in the paper"
-    ),
-}
 # Groups trials in the order of the paper's table.
 by = partial(grouped, order=("test", "validation", "paper", "fast", "quick", *METHODS))
 ROW = ("method", "variant", "crop_shift", "weight")
@@ -81,14 +63,9 @@ class Trial:
 
 
 def method_of(trial: Trial) -> Method:
-    """Also of one that the report has not heard of."""
-    name = trial.method
-    return METHODS.get(name, Method(name, name, crops=2 if trial.weight > 0 else 1))
-
-
-def colour_of(trial: Trial) -> str:
-    """Name of the page's colour for its method."""
-    return trial.method if trial.method in METHODS else "ink"
+    """Also of one that this version does not know."""
+    crops = 2 if trial.weight > 0 else 1
+    return METHODS.get(trial.method, Method(trial.method, trial.method, "ink", crops))
 
 
 def tables(runs: Sequence[Run]) -> list[list[Trial]]:

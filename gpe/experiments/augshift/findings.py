@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from gpe.report.augshift_sweep import is_sweep, sweep_findings
-from gpe.report.augshift_trials import ROW, Trial, by, method_of
-from gpe.report.scores import consistency_of
+from gpe.experiments.augshift.sweep import is_sweep, sweep_findings
+from gpe.experiments.augshift.trials import ROW, Trial, by, method_of
+from gpe.experiments.shift_scores import consistency_of
 from gpe.report.words import compared, percent, random_shifts
 from gpe.statistics import mean_of
 
@@ -70,27 +70,28 @@ def _name(trial: Trial, trials: Sequence[Trial], *attributes: str) -> str:
 
 def _comparison(pairs: Sequence[tuple[Trial, Trial]], name: str, rival: str, *, again: bool) -> str:
     shift = pairs[0][0].scores.headline
-    moved = f"shifts of up to {shift} pixels" if again else random_shifts(shift)
+    moved = f"shifts of at most {shift} px" if again else random_shifts(shift)
     steady = [[trial.scores.by_shift[shift].consistency for trial in pair] for pair in pairs]
-    right = [[trial.scores.top1 for trial in pair] for pair in pairs]
+    right = [[trial.accuracy[trial.last] for trial in pair] for pair in pairs]
     return (
-        f"{name} gives the same answer under {moved} for {_against(steady, rival)}. "
-        f"Without a shift it is right for {_against(right, rival)}."
+        f"{name} gives the same answer under {moved} for "
+        f"{_against(steady, rival, ' of the images')}. "
+        f"Its accuracy without a shift is {_against(right, rival)}."
     )
 
 
-def _against(values: Sequence[Sequence[float]], rival: str) -> str:
+def _against(values: Sequence[Sequence[float]], rival: str, noun: str = "") -> str:
     own, other = (percent(fmean(column)) for column in zip(*values, strict=True))
     difference = mean_of([mine - theirs for mine, theirs in values])
-    return f"{own} of the images, {rival} for {other}: {compared(difference, len(values))}"
+    return f"{own}{noun}, {rival} {other}: {compared(difference, len(values))}"
 
 
 def _description(row: Sequence[Trial], name: str) -> str:
     scores = [trial.scores for trial in row]
     shift = scores[0].headline
     steady = percent(consistency_of(scores, shift).value)
-    right = percent(fmean(one.top1 for one in scores))
+    right = percent(fmean(trial.accuracy[trial.last] for trial in row))
     return (
         f"{name[0].upper()}{name[1:]}: the same answer under {random_shifts(shift)} for {steady} "
-        f"of the images, the right one without a shift for {right}."
+        f"of the images, accuracy without a shift {right}."
     )

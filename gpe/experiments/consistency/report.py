@@ -5,14 +5,25 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpe.report.figures import DASHES, BandLine, by_shift
+from gpe.experiments.shift_scores import (
+    SCORE_NOTES,
+    Scores,
+    cells,
+    columns_of,
+    consistency_of,
+    points,
+    read_shifts,
+    shift_figure,
+)
+from gpe.report.blocks import Block, Finding, Heading, Note, Row, Section, Table
 from gpe.report.grouping import grouped, recipe, with_variants
+from gpe.report.plots import DASHES, BandLine
 from gpe.report.runs import Run, distinct
-from gpe.report.scores import Scores, cells, consistency_of, points, read_shifts, shown_shifts
 from gpe.report.words import count, listing, percent, random_shifts
 
-_COLOURS = ("augshift", "baseline", "blurpool-augshift", "wide-crops", "blurpool")
+_COLOURS = ("blue", "red", "teal", "orange", "grey")
 _RECIPE = ("images", "image_size", "resize_size", "passes")
+_SHOWN = 6  # shifts in a page's table
 
 
 @dataclass(frozen=True)
@@ -35,81 +46,83 @@ class Trial:
     variant: str = ""
 
 
-def section(runs: Sequence[Run]) -> dict[str, Any]:
-    """The context of ``consistency.html``: one group for each table.
-
-    Raises:
-        InputError: a record lacks what a consistency record has.
-    """
-    return {"groups": [_group(members) for members in tables(runs)]}
-
-
-def tables(runs: Sequence[Run]) -> list[list[Trial]]:
-    """The trials in ``runs``, by data and protocol.
+def blocks(runs: Sequence[Run]) -> list[Block]:
+    """The report of given networks, by data and protocol.
 
     Raises:
         InputError: a record lacks what a consistency record has.
     """
     trials = [run.read(_read) for run in distinct(runs)]
-    return [
+    groups = [
         with_variants(table, cell=("model", "weights"))
         for table in grouped(trials, "data", "protocol").values()
     ]
-
-
-def title(trials: Sequence[Trial]) -> str:
-    """Of the table of ``trials``."""
-    return f"{trials[0].data}, protocol {trials[0].protocol}"
+    found: list[Block] = [
+        Heading("Given networks: does the answer stay when the image moves?", level=1)
+    ]
+    found += [Finding(" ".join(findings(group))) for group in groups]
+    for group in groups:
+        title = f"{group[0].data}, protocol {group[0].protocol}"
+        found += [
+            Heading(title, level=3),
+            Note(f"{recipe(group, _RECIPE)}."),
+            _table(group, title),
+            *SCORE_NOTES,
+            *shift_figure(_lines(group)),
+            Note("Bands are 95 % intervals, as ± in the table."),
+        ]
+        if all(trial.scores.top1 is None for trial in group):
+            found.append(
+                Note("No accuracy: the images have no labels that the network knows.", "both")
+            )
+    return found
 
 
 def findings(trials: Sequence[Trial]) -> list[str]:
-    """A sentence for each shift that is told of, with all networks that were put to it."""
+    """A sentence for each shift that is reported, with all networks that were put to it."""
     networks = defaultdict(list)
     for row in _rows(trials):
         scores = [trial.scores for trial in row]
         shift = scores[0].headline
-        mean, low, high = consistency_of(scores, shift)
-        share = f"{percent(mean)} (95\u00a0% interval {low:.1f} to {high:.1f})"
+        estimate = consistency_of(scores, shift)
+        share = percent(estimate.value)
+        if estimate.ends:
+            share += " (95\u00a0% interval {:.1f} to {:.1f})".format(*estimate.ends)
         networks[shift].append(f"{share} with {_name(row[0], trials)}")
     return [
-        f"Of the images, so many keep their answer under {random_shifts(shift)}: {listing(shares)}."
+        f"Images that keep their answer under {random_shifts(shift)}: {listing(shares)}."
         for shift, shares in networks.items()
     ]
 
 
-def table(trials: Sequence[Trial], room: int) -> dict[str, Any]:
-    """Rows of networks; columns of accuracy and of consistency for ``room`` shifts."""
-    shifts = shown_shifts([trial.scores for trial in trials], room)
+def _table(trials: Sequence[Trial], title: str) -> Table:
+    """Rows of networks; columns of accuracy and of consistency."""
+    columns = columns_of([trial.scores for trial in trials], trials[0].chance, _SHOWN)
     rows = []
-    for number, row in enumerate(_rows(trials)):
+    for place, row in enumerate(_rows(trials)):
         scores = [trial.scores for trial in row]
-        dashes, colour = divmod(number, len(_COLOURS))
         rows.append(
-            {
-                "label": row[0].model,
-                "name": _name(row[0], trials),
-                "notes": [*_notes(row[0]), count(len(row), "seed")],
-                "cells": cells(scores, shifts),
-                "line": BandLine(
-                    points=points(scores),
-                    paper={},
-                    colour=_COLOURS[colour],
-                    dashes=DASHES[dashes % len(DASHES)],
-                ),
-            }
+            Row(
+                row[0].model,
+                cells(scores, columns, trials[0].chance),
+                colour=_COLOURS[place % len(_COLOURS)],
+                notes=(*_notes(row[0]), count(len(row), "seed")),
+            )
         )
-    return {"shifts": shifts, "chance": trials[0].chance, "rows": rows}
+    return Table("Network", columns, [Section(rows)], title=title)
 
 
-def _group(trials: Sequence[Trial]) -> dict[str, Any]:
-    content = table(trials, room=6)
-    return {
-        "title": title(trials),
-        "recipe": recipe(trials, _RECIPE),
-        "findings": findings(trials),
-        "table": content,
-        "figure": by_shift([row["line"] for row in content["rows"]]),
-    }
+def _lines(trials: Sequence[Trial]) -> dict[str, BandLine]:
+    found = {}
+    for place, row in enumerate(_rows(trials)):
+        dashes, colour = divmod(place, len(_COLOURS))
+        found[_name(row[0], trials)] = BandLine(
+            points=points([trial.scores for trial in row]),
+            paper={},
+            colour=_COLOURS[colour],
+            dashes=DASHES[dashes % len(DASHES)],
+        )
+    return found
 
 
 def _rows(trials: Iterable[Trial]) -> Collection[list[Trial]]:
