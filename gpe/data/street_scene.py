@@ -11,7 +11,7 @@ light from one side, the bend of the road or the colours, is drawn alike for lef
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -84,6 +84,9 @@ def draw(
     return Scene(_expose(random, image), labels, boxes)
 
 
+Number = TypeVar("Number", float, np.ndarray)
+
+
 @dataclass(frozen=True)
 class _Street:
     """The perspective. Depth is 0 at the horizon and 1 where the bottom row meets the ground."""
@@ -107,14 +110,14 @@ class _Street:
             height, width, horizon, vanishing, (kerbs[0] - strips[0], *kerbs, kerbs[1] + strips[1])
         )
 
-    def column(self, edge: float | np.ndarray, depth: float | np.ndarray) -> float | np.ndarray:
+    def column(self, edge: float, depth: Number) -> Number:
         """The column at ``depth`` of what is at column ``edge`` at depth 1."""
         return self.vanishing + depth * (edge - self.vanishing)
 
     def depth(self, row: np.ndarray) -> np.ndarray:
         return np.maximum(row - self.horizon, 0) / (self.height - self.horizon)
 
-    def row(self, depth: float | np.ndarray) -> float | np.ndarray:
+    def row(self, depth: Number) -> Number:
         """Inverse of :meth:`depth`."""
         return self.horizon + depth * (self.height - self.horizon)
 
@@ -156,7 +159,7 @@ def _ground(
 
     dashes = np.floor(3 / np.maximum(depth, 0.05) + random.random()) % 2 == 0
     middle = street.column(sum(street.edges[1:3]) / 2, depth)
-    image[dashes & (np.abs(columns - middle) < 0.01 * street.width * depth)] = 215
+    image[dashes & np.less(np.abs(columns - middle), 0.01 * street.width * depth)] = 215
     for edge in edges[1:3]:
         kerb = np.abs(columns - edge) < 0.3 + 0.012 * street.width * depth
         labels[kerb], image[kerb] = IGNORE, 190

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpe.data import ImageSet, StreamedSet, cifar, load, stream_test
+from gpe.data import ImageSet, StreamedSet, cifar, load_test, stream_test
 from gpe.models.pretrained import OpenedModel
 
 Images = ImageSet | StreamedSet
@@ -33,7 +33,7 @@ def images_for(
     side = opened.resize_size if border else opened.input_size
     if data in ("digits", *cifar.DATASETS):
         places = {"root": root, "download": download}
-        return load(data, image_size=side, test_images=images, **places)[1]
+        return load_test(data, images=images, image_size=side, **places)
     return stream_test(
         data,
         side=side,
