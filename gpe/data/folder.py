@@ -173,9 +173,9 @@ def _expect_flat(path: Path, by_class: dict[str, list[str]]) -> None:
     inner: set[str] = set()
     for name, found in by_class.items():
         places = [Path(file).relative_to(path / name).parts for file in found]
-        if all(len(parts) > 1 for parts in places):
-            inner |= {parts[0] for parts in places}
-        if len(inner) > 1:
+        flat = min(map(len, places)) == 1
+        inner |= set() if flat else {parts[0] for parts in places}
+        if len(inner) > 1 or not flat and max(map(len, places)) > 2:
             raise InputError(
                 f"data: in {path} expected {LAYOUT}, got folders instead of images in {name}: "
                 f"{', '.join(sorted(inner)[:5])}. Are its classes nested one folder too deep, or "

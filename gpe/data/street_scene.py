@@ -152,14 +152,14 @@ def _ground(
     columns = np.arange(street.width, dtype=np.float32)[None] + 0.5
     edges = [street.column(edge, depth) for edge in street.edges]
     strip = sum((columns >= edge).astype(np.int8) for edge in edges)  # 0 and 4 are outside
-    paved = (strip > 0) & (strip < 4)
+    paved = np.logical_and(strip > 0, strip < 4)
     np.copyto(labels, np.array([0, PARKING, ROAD, PAVEMENT, 0], np.uint8)[strip], where=paved)
     greys = (70 + 90 * random.random(5)).astype(np.float32)
     np.copyto(image, greys[strip][..., None], where=paved[..., None])
 
     dashes = np.floor(3 / np.maximum(depth, 0.05) + random.random()) % 2 == 0
     middle = street.column(sum(street.edges[1:3]) / 2, depth)
-    image[dashes & np.less(np.abs(columns - middle), 0.01 * street.width * depth)] = 215
+    image[dashes & (np.abs(columns - middle) < 0.01 * street.width * depth)] = 215
     for edge in edges[1:3]:
         kerb = np.abs(columns - edge) < 0.3 + 0.012 * street.width * depth
         labels[kerb], image[kerb] = IGNORE, 190

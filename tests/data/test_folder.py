@@ -12,8 +12,9 @@ from PIL import Image, ImageOps
 from gpe.data import folder, load
 from gpe.data.folder import decode
 from gpe.errors import InputError
+from tests.conftest import SHARED_DATA
 
-CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10.tar.gz"
+CIFAR10 = SHARED_DATA / "cifar10.tar.gz"
 
 
 def write(path, colour=(0, 0, 0), size=(8, 8)):
@@ -209,7 +210,7 @@ class TestErrors:
         self.expect(tmp_path, tmp_path, "two images")
 
 
-@pytest.mark.skipif(not CIFAR10.exists(), reason="needs ../shared/data/cifar10.tar.gz")
+@pytest.mark.skipif(not CIFAR10.exists(), reason="needs GPE_TEST_DATA/cifar10.tar.gz")
 def test_real_cifar_images_load(tmp_path):
     """Two images a class from the archive, in training and in testing."""
     taken = Counter()

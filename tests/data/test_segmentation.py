@@ -74,7 +74,7 @@ class TestCamVid:
         assert image.shape == (3, 12, 30) and labels.shape == (12, 30)
         assert set(labels.unique().tolist()) <= {1, 255} and (labels == 1).sum() > 300
 
-    @pytest.mark.skipif(not CAMVID.exists(), reason="needs ../shared/data/camvid.tar.gz")
+    @pytest.mark.skipif(not CAMVID.exists(), reason="needs GPE_TEST_DATA/camvid.tar.gz")
     def test_real_camvid(self, tmp_path):
         """Three frames of each split, of the size and with the labels that its README tells."""
         with tarfile.open(CAMVID) as archive:
