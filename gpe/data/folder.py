@@ -1,5 +1,6 @@
 """Any folder of images: one folder a class, or loose images without labels."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -172,10 +173,11 @@ def _expect_flat(path: Path, by_class: dict[str, list[str]]) -> None:
     """Classes hold images, or one folder of the same name each, as Tiny ImageNet's do."""
     inner: set[str] = set()
     for name, found in by_class.items():
-        places = [Path(file).relative_to(path / name).parts for file in found]
+        start = len(str(path / name)) + 1
+        places = [file[start:].split(os.sep) for file in found]
         flat = min(map(len, places)) == 1
         inner |= set() if flat else {parts[0] for parts in places}
-        if len(inner) > 1 or not flat and max(map(len, places)) > 2:
+        if len(inner) > 1 or (not flat and max(map(len, places)) > 2):
             raise InputError(
                 f"data: in {path} expected {LAYOUT}, got folders instead of images in {name}: "
                 f"{', '.join(sorted(inner)[:5])}. Are its classes nested one folder too deep, or "

@@ -86,7 +86,9 @@ class TestDepth:
     @pytest.mark.parametrize(("dtype", "kind"), [("f4", "floating point"), ("i4", "integers")])
     def test_what_has_no_known_range_is_refused_by_name(self, tmp_path, dtype, kind):
         Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / "x.tif")
-        with pytest.raises(InputError, match=rf"x\.tif: expected 8 or 16 bits a channel, got {kind}"):
+        with pytest.raises(
+            InputError, match=rf"x\.tif: expected 8 or 16 bits a channel, got {kind}"
+        ):
             open_image(tmp_path / "x.tif")
 
 

@@ -107,8 +107,13 @@ class TestOrder:
 class TestSplits:
     @pytest.mark.parametrize(
         ("train", "test"),
-        [("Train", "Test"), ("training", "TESTING"), ("TRAIN", "val"), ("train", "Validation")]
-        + [("Training", "valid")],
+        [
+            ("Train", "Test"),
+            ("training", "TESTING"),
+            ("TRAIN", "val"),
+            ("train", "Validation"),
+            ("Training", "valid"),
+        ],
     )
     def test_common_names_in_any_case(self, tmp_path, train, test):
         write_tree(tmp_path / train, count=3)
@@ -136,7 +141,9 @@ class TestDepth:
     @pytest.mark.parametrize(("above", "got"), [("Pets", "cat, dog"), ("Pets/all", "all")])
     def test_one_folder_too_high(self, tmp_path, above, got):
         write_tree(tmp_path / above, count=2)
-        with pytest.raises(InputError, match=rf"got folders instead of images in Pets: {got}\. Are"):
+        with pytest.raises(
+            InputError, match=rf"got folders instead of images in Pets: {got}\. Are"
+        ):
             folder.files(tmp_path, seed=0)
 
     def test_one_folder_too_high_with_splits(self, tmp_path):
@@ -148,7 +155,9 @@ class TestDepth:
     def test_classes_one_folder_too_deep(self, tmp_path):
         for group, classes in (("animal", ("cat", "dog")), ("vehicle", ("bus", "car"))):
             write_tree(tmp_path / group, classes=classes, count=2)
-        with pytest.raises(InputError, match=r"images in animal: cat, dog\. Are its classes nested"):
+        with pytest.raises(
+            InputError, match=r"images in animal: cat, dog\. Are its classes nested"
+        ):
             folder.files(tmp_path, seed=0)
 
     def test_groups_of_one_class_each(self, tmp_path):
