@@ -140,6 +140,8 @@ def list_files(path: Path) -> Files:
             f"{', '.join(IMG_EXTENSIONS)}"
         )
     _expect_flat(path, by_class)
+    if nowhere := scan.dangling(path):
+        _say(f"data: links of {path} lead nowhere, and are left out: {', '.join(nowhere)}")
     if loose:
         _say(f"data: {len(loose)} images beside the class folders of {path} are left out")
     if names != sorted(names):

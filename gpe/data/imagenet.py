@@ -45,7 +45,8 @@ def test_files(root: Path) -> Files:
 
 def _expect(root: Path, *names: str) -> None:
     """What torchvision unpacks: 150 GB, which is not for an experiment to begin."""
-    missing = [name for name in ("meta.bin", "train", "val") if not (root / name).exists()]
+    kinds = {"meta.bin": Path.is_file, "train": Path.is_dir, "val": Path.is_dir}
+    missing = [name for name, is_there in kinds.items() if not is_there(root / name)]
     if set(missing) & set(names):
         raise InputError(
             f"data: no imagenet in {root}: {', '.join(missing)} missing. Put {ARCHIVES} there; "

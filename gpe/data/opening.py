@@ -1,12 +1,14 @@
 """Image files as pixels: upright, in RGB, 8 bits a channel, or refused by name."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image
+from torch.utils.data import get_worker_info
 
 from gpe.errors import InputError, expect_integer
 
@@ -46,6 +48,8 @@ def open_image(
     with _opened(path, "image", max_pixels) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
+        if orientation(image) > 1:
+            _say_upright()
         image.load()
         return turned(_rgb(image), orientation(image))
 
@@ -108,6 +112,14 @@ def expect_max_pixels(max_pixels: int | None) -> None:
     """Raise an InputError unless it is None or a whole number above 0."""
     if max_pixels is not None:
         expect_integer("max_pixels", max_pixels, 1)
+
+
+def _say_upright() -> None:
+    """Once, and of several workers by the first."""
+    worker = get_worker_info()
+    if worker is None or worker.id == 0:
+        text = "data: images with an EXIF orientation are turned upright, and labels of pixels too"
+        warnings.warn(text, stacklevel=3)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -40,9 +40,15 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 def folders(folder: str | Path) -> list[str]:
     """Names of the folders in a folder, and of links to some; but not to itself or one above."""
-    found = [entry for entry in entries(folder) if entry.is_dir()]
+    found = [entry for entry in entries(folder) if _is(os.path.isdir, entry)]
     above = keys_above(folder) if any(entry.is_symlink() for entry in found) else frozenset()
     return [entry.name for entry in found if not entry.is_symlink() or key(entry.path) not in above]
+
+
+def dangling(folder: str | Path) -> list[str]:
+    """Names of links in a folder that lead nowhere and are not called as images are."""
+    links = [entry for entry in entries(folder) if entry.is_symlink() and not _is_image(entry)]
+    return [entry.name for entry in links if not os.path.exists(entry.path)]
 
 
 def images(folder: str | Path, *, deep: bool = False, skip: Set[Key] = frozenset()) -> list[str]:
@@ -116,17 +122,27 @@ def keys_above(folder: str | Path) -> set[Key]:
 def _images(folder: str | Path, deep: bool, seen: set[Key]) -> list[str]:
     files, inner = [], []
     for entry in entries(folder):
-        if entry.is_dir():
+        if _is(os.path.isdir, entry):
             inner.append(entry.path)
-        elif entry.name.lower().endswith(IMG_EXTENSIONS) and (
-            entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-        ):
+        elif _is_image(entry):
             files.append(entry.path)
     for path in inner if deep else ():
         if (here := key(path)) not in seen:
             seen.add(here)
             files += _images(path, deep, seen)
     return files
+
+
+def _is(kind: Callable[[str], bool], entry: os.DirEntry[str]) -> bool:
+    """``os.path.isdir`` or ``isfile``, whatever a link does; a system call for links alone."""
+    if entry.is_symlink():
+        return kind(entry.path)
+    return entry.is_dir() if kind is os.path.isdir else entry.is_file()
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    named_so = entry.name.lower().endswith(IMG_EXTENSIONS)
+    return named_so and (_is(os.path.isfile, entry) or not os.path.exists(entry.path))
 
 
 def _is_system(name: str) -> bool:

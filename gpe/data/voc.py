@@ -53,12 +53,12 @@ def voc(
     folder = root / "VOCdevkit" / "VOC2012"
     lists = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
     places = folder / "JPEGImages", folder / "SegmentationClass"
+    if not lists.is_file() or not all(place.is_dir() for place in places):
+        raise InputError(f"data: no voc in {root}: expected {places[0]}, {places[1]} and {lists}")
     try:
         ids = tuple(lists.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError):
-        ids = None
-    if ids is None or not all(place.is_dir() for place in places):
-        raise InputError(f"data: no voc in {root}: expected {places[0]}, {places[1]} and {lists}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"data: cannot read {lists}: {error}") from None
     if not ids:
         raise InputError(f"data: no images are listed for {split} in {folder}")
     images = [places[0] / f"{name}.jpg" for name in ids]

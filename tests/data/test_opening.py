@@ -31,12 +31,16 @@ def tagged(path, tag, pixels=QUARTERS):
     return path
 
 
+@pytest.mark.filterwarnings("ignore:data. images with an EXIF")
 class TestOrientation:
     @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
     @pytest.mark.parametrize("tag", range(1, 9))
     def test_images_are_upright(self, tmp_path, tag, suffix):
         path = tagged(tmp_path / f"x{suffix}", tag)
-        image = np.asarray(open_image(path))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            image = np.asarray(open_image(path))
+        assert [str(each.message)[:24] for each in told] == (tag > 1) * ["data: images with an EXI"]
         assert image.shape == QUARTERS.shape
         corners = slice(1, None, 5), slice(1, None, 8)
         assert ((image > 127) == (QUARTERS > 127))[corners].all()

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from gpe.data import folder, load, scan, stream_test
+from gpe.data.folder import decode
 from gpe.errors import InputError
 from tests.data.test_folder import write, write_tree
 
@@ -81,6 +82,15 @@ class TestLinks:
         (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
         with pytest.raises(InputError, match=r"cannot read the image .*gone\.png"):
             load(tmp_path, test_images=2)
+
+    def test_links_to_themselves(self, tmp_path):
+        write_tree(tmp_path, count=2)
+        for path in (tmp_path / "fish", tmp_path / "cat" / "own", tmp_path / "dog" / "own.png"):
+            path.symlink_to(path)
+        with pytest.warns(UserWarning, match="links of .* lead nowhere, and are left out: fish"):
+            assert len(folder.test_files(tmp_path).paths) == 5
+        with pytest.raises(InputError, match=r"cannot read the image .*own\.png"):
+            decode(folder.test_files(tmp_path).paths, 8)
 
     def test_pipes_and_sockets_are_not_waited_for(self, tmp_path, monkeypatch):
         write_tree(tmp_path, count=2)

@@ -56,6 +56,7 @@ class TestCamVid:
             (tmp_path / "camvid" / f"val{suffix}").rename(tmp_path / "camvid" / f"Valid{suffix}")
         assert len(segmentation_set("camvid", tmp_path, "val")) == 2
 
+    @pytest.mark.filterwarnings("ignore:data. images with an EXIF")
     @pytest.mark.parametrize("upright", [False, True])
     @pytest.mark.parametrize("tag", range(1, 9))
     def test_labels_are_turned_with_their_image(self, tmp_path, tag, upright):
