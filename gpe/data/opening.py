@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 from torch.utils.data import get_worker_info
 
 from gpe.errors import InputError, expect_integer
 
 Interpolation = Literal["bilinear", "bicubic"]  # both antialiased, as PIL does it
 
+_TELLING = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # or TIFF's tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,10 +49,14 @@ def open_image(
     with _opened(path, "image", max_pixels) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
-        if orientation(image) > 1:
-            _say_upright()
+        tag = orientation(image)
         image.load()
-        return turned(_rgb(image), orientation(image))
+        upright = _rgb(image)
+        if tag > 1:
+            upright = turned(upright, orientation(image))  # a TIFF was turned as it was loaded
+    if tag > 1:
+        _say_upright()
+    return upright
 
 
 def open_labels(
@@ -88,8 +93,7 @@ def orientation(image: Image.Image) -> int:
 
     A PNG's is only looked for in front of its pixels: behind them, it would have to be decoded.
     """
-    told = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
-    if image.format == "PNG" and not told & image.info.keys():
+    if not (_TELLING & image.info.keys() or hasattr(image, "tag_v2")):
         return 1
     try:
         tag = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -157,8 +161,11 @@ def _rgb(image: Image.Image) -> Image.Image:
         kind = "floating point" if mode == "F" else "integers"
         raise ValueError(f"expected 8 or 16 bits a channel, got {kind} of more (mode {mode})")
     if mode == "I" or mode.startswith("I;16"):
-        # TIFF alone has 12 bits in 16. PNG and PPM of mode I hold 16 bits.
-        bits = image.tag_v2.get(258, (16,))[0] if hasattr(image, "tag_v2") else 16
+        # TIFF alone has 12 bits in 16, and values in which 0 is white, which Pillow leaves so.
+        tags = getattr(image, "tag_v2", {})
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
         values = np.asarray(image).astype(np.float64) * (255 / (2**bits - 1))
+        if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+            values = 255 - values
         return Image.fromarray(values.round().astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

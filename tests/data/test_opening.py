@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from gpe.data import StreamedSet, load_test, opening
 from gpe.data.folder import decode
@@ -77,6 +77,11 @@ class TestDepth:
         pixels = (self.RAMP * 257).astype(">u2")
         Image.frombytes("I;16B", (256, 2), pixels.tobytes()).save(tmp_path / "x.tif")
         assert (np.asarray(open_image(tmp_path / "x.tif")) == self.RAMP[..., None]).all()
+
+    def test_16_bits_whose_zero_is_white(self, tmp_path):
+        tags = {TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 0}
+        Image.fromarray(self.RAMP * 257).save(tmp_path / "x.tif", tiffinfo=tags)
+        assert (np.asarray(open_image(tmp_path / "x.tif")) == 255 - self.RAMP[..., None]).all()
 
     def test_16_bits_through_every_loader(self, tmp_path):
         path = tmp_path / "grey" / "x.png"
