@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 
 
 class InputError(ValueError):
@@ -24,10 +25,14 @@ def expect_at_least_one(argument: str, value: int) -> None:
         raise InputError(f"{argument}: expected at least 1, got {value}")
 
 
-def expect_integer(argument: str, value: int, least: int) -> None:
-    """Raise an InputError unless ``value`` is an integer of ``least`` or more."""
-    if not isinstance(value, int) or value < least:
+def expect_integer(argument: str, value: int, least: int) -> int:
+    """``value`` as an int; an InputError unless it is an integer of ``least`` or more.
+
+    NumPy's integers are some.
+    """
+    if not isinstance(value, Integral) or value < least:
         raise InputError(f"{argument}: expected an integer of at least {least}, got {value!r}")
+    return int(value)
 
 
 @contextmanager

@@ -68,8 +68,8 @@ def _cropped(
     if any(missing):
         border = (0, missing[1], 0, missing[0])
         channels = zip((*image, labels), fill, strict=True)
-        *channels, labels = (pad(channel, border, value=value) for channel, value in channels)
-        image = torch.stack(channels)
+        padded = [pad(channel, border, value=value) for channel, value in channels]
+        image, labels = torch.stack(padded[:3]), padded[3]
     (height, width), (h, w) = labels.shape, size
     top, left = int(draws[0] * (height - h + 1)), int(draws[1] * (width - w + 1))
     window = (..., slice(top, top + h), slice(left, left + w))

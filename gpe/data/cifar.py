@@ -2,14 +2,19 @@
 
 from http.client import HTTPException
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torchvision import datasets
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from gpe.data.listing import Listing
+from gpe.data.opening import Interpolation
 from gpe.errors import InputError
 
+Part = Literal["train", "test"]
+PARTS: tuple[Part, Part] = ("train", "test")
 DATASETS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 
 # Mean and std per channel. CIFAR-10's std is the one of the authors' code; the set's own is
@@ -20,34 +25,41 @@ STATISTICS = {
 }
 
 
-def listings(name: str, image_size: int, *, root: Path, download: bool) -> tuple[Listing, Listing]:
-    """The training and the test set.
+def listing(
+    name: str,
+    part: Part,
+    image_size: int,
+    interpolation: Interpolation,
+    *,
+    root: Path,
+    download: bool,
+) -> Listing:
+    """The training or the test set.
 
     Args:
         name: ``"cifar10"`` or ``"cifar100"``.
+        part: which.
         image_size: height and width, in pixels, that the 32×32 images are resized to.
+        interpolation: of that resizing, which is antialiased.
         root: the folder that holds torchvision's ``cifar-10-batches-py`` or ``cifar-100-python``.
         download: fetch what is missing.
 
     Raises:
         InputError: files that are missing or damaged, or a download that failed.
     """
-    dataset = DATASETS[name]
+    kind, root = DATASETS[name], Path(root).expanduser()
     try:
-        train, test = (dataset(root, train=train, download=download) for train in (True, False))
+        dataset = kind(root, train=part == "train", download=download)
     except (RuntimeError, OSError, HTTPException) as error:
         if download:
             raise InputError(f"data: could not download {name} into {root}: {error}") from None
         raise InputError(
-            f"data: no intact {name} in {root / dataset.base_folder}; add --download to fetch it"
+            f"data: no intact {name} in {root / kind.base_folder}; add --download to fetch it"
         ) from None
-    return _listing(train, image_size), _listing(test, image_size)
-
-
-def _listing(dataset: datasets.CIFAR10, image_size: int) -> Listing:
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
 
     def read(chosen: torch.Tensor) -> torch.Tensor:
-        return resize(images[chosen], [image_size, image_size]).contiguous()
+        size = [image_size, image_size]
+        return resize(images[chosen], size, InterpolationMode(interpolation)).contiguous()
 
     return Listing(torch.tensor(dataset.targets), tuple(dataset.classes), read)

@@ -75,7 +75,7 @@ def labels_on_side(
     """As :func:`images_on_side`, of a set that has pixel labels alone.
 
     Args:
-        images: read once.
+        images: a set, whose labels alone are read.
         side: ``"left"`` or ``"right"`` half of the columns; a middle column is on neither.
         class_name: whose pixels count.
         batch_size: images at a time; 1 where they have different sizes.
@@ -90,13 +90,13 @@ def labels_on_side(
     expect_one_of("class_name", class_name, images.classes)
     label = images.classes.index(class_name)
     found = []
-    for batch in images.batches(batch_size):
-        columns = (batch.labels == label).any(1)  # [n,W]
+    for labels, ids in images.label_batches(batch_size):
+        columns = (labels == label).any(1)  # [n,W]
         width = columns.shape[1]
         halves = columns[:, : width // 2], columns[:, (width + 1) // 2 :]
         inside = halves[0 if side == "left" else 1].sum(1)
         chosen = (inside > 0) & (inside == columns.sum(1))
-        found += [name for name, one in zip(batch.ids, chosen.tolist(), strict=True) if one]
+        found += [name for name, one in zip(ids, chosen.tolist(), strict=True) if one]
     if not found:
         raise InputError(
             f"side: expected images of {images.name} with {class_name} on the {side} only, got 0"

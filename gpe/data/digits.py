@@ -7,15 +7,17 @@ import torch
 from torch.nn.functional import interpolate
 
 from gpe.data.listing import Listing, split
+from gpe.data.opening import Interpolation
 from gpe.data.resident import generator
 from gpe.errors import needs
 
 
-def listings(image_size: int) -> tuple[Listing, Listing]:
+def listings(image_size: int, interpolation: Interpolation = "bilinear") -> tuple[Listing, Listing]:
     """Training and test digits, in RGB.
 
     Args:
         image_size: height and width, in pixels, that the 8×8 images are resized to.
+        interpolation: of the resizing, which is antialiased.
 
     Example:
         >>> train, test = listings(32)
@@ -27,12 +29,16 @@ def listings(image_size: int) -> tuple[Listing, Listing]:
 
     digits = load_digits()
     images = torch.from_numpy(digits.images)[:, None].float() * (255 / 16)
-    images = interpolate(images, size=(image_size, image_size), mode="bilinear", antialias=True)
-    images = images.round().to(torch.uint8).expand(-1, 3, -1, -1)
+
+    def read(chosen: torch.Tensor) -> torch.Tensor:
+        size = image_size, image_size
+        resized = interpolate(images[chosen], size, mode=interpolation, antialias=True)
+        return resized.round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+
     labels = torch.from_numpy(digits.target).long()
     classes = tuple(str(name) for name in digits.target_names)
 
-    whole = Listing(labels, classes, lambda chosen: images[chosen])
+    whole = Listing(labels, classes, read)
     # The split is the same for every seed: all runs are tested on the same images.
     train, test = split(labels, generator(0, 0, 0, "split"))
     return whole.part(train), whole.part(test)

@@ -1,30 +1,37 @@
-"""Any folder of images with one folder a class, as torchvision's ImageFolder lists it."""
+"""Any folder of images: one folder a class, or loose images without labels."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
-from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from gpe.data import scan
 from gpe.data.listing import Files, Listing, split
+from gpe.data.opening import Interpolation, open_image, resampling
 from gpe.data.resident import generator
 from gpe.errors import InputError
 
-LAYOUT = "train/CLASS/IMAGE and test/CLASS/IMAGE (or val/), or CLASS/IMAGE"
+LAYOUT = "train/CLASS/IMAGE and test/CLASS/IMAGE (or val/), or CLASS/IMAGE, or images alone"
 CHUNK = 64  # images a task: tiny images cost less to decode than to hand to a thread
 
 
 def files(path: Path, *, seed: int) -> tuple[Files, Files]:
     """The training and the test images below ``path``.
 
+    Hidden and system entries are left out; so are links to a folder above, and what is no regular
+    file. Splits may be called train or training, test or testing, val, valid or validation, in any
+    case. Classes that are all called by numbers come in the order of these.
+
     Args:
         path: a folder with train/ and test/ (or val/), or one tree of class folders, which
-            is split 80 to 20 within each class.
+            is split 80 to 20 within each class, or images alone, without labels.
         seed: of the split.
 
     Raises:
@@ -33,47 +40,50 @@ def files(path: Path, *, seed: int) -> tuple[Files, Files]:
     """
     train, test = _parts(path)
     if train is not None:
-        return train, test
-    if len(test.paths) < 2:
+        return list_files(train), list_files(test)
+    whole = list_files(test)
+    if len(whole.paths) < 2:
         raise InputError(f"data: in {path} expected two images or more, to train and to test")
-    train_part, test_part = split(test.labels, generator(seed, 0, 0, "split"))
-    return test.part(train_part), test.part(test_part)
+    train_part, test_part = split(whole.labels, generator(seed, 0, 0, "split"))
+    return whole.part(train_part), whole.part(test_part)
 
 
 def test_files(path: Path) -> Files:
-    """The test images below ``path``; all of them where there is one tree of class folders.
+    """The test images below ``path``; all of them where there is one tree, or images alone.
 
     Raises:
         InputError: as :func:`files`.
     """
-    return _parts(path)[1]
+    return list_files(_parts(path)[1])
 
 
-def listings(path: Path, image_size: int, *, seed: int) -> tuple[Listing, Listing]:
-    """The images of :func:`files`, each to be read as a square.
+def listing(
+    part: Files, image_size: int, interpolation: Interpolation, max_pixels: int | None
+) -> Listing:
+    """Images of :func:`files`, each to be read as a square, by :func:`decode`."""
 
-    Args:
-        path, seed: as there.
-        image_size: height and width, in pixels, that images are resized and cropped to.
-    """
+    def read(chosen: Tensor) -> Tensor:
+        paths = part.part(chosen).paths
+        return decode(paths, image_size, interpolation=interpolation, max_pixels=max_pixels)
 
-    def listing(part: Files) -> Listing:
-        def read(chosen: Tensor) -> Tensor:
-            return decode(part.part(chosen).paths, image_size)
-
-        return Listing(part.labels, part.classes, read)
-
-    train, test = files(path, seed=seed)
-    return listing(train), listing(test)
+    return Listing(part.labels, part.classes, read)
 
 
-def decode(files: Sequence[str], image_size: int) -> Tensor:
+def decode(
+    files: Sequence[str],
+    image_size: int,
+    *,
+    interpolation: Interpolation = "bilinear",
+    max_pixels: int | None = None,
+) -> Tensor:
     """Read images in several threads into one tensor.
 
     Args:
         files: paths.
-        image_size: the shorter side is resized to it (bilinear, antialiased), and the
+        image_size: the shorter side is resized to it (antialiased), and the
             longer side cropped to it around the centre.
+        interpolation: of that resizing.
+        max_pixels: as for :func:`gpe.data.opening.open_image`.
 
     Returns:
         uint8 ``[N,3,image_size,image_size]``, RGB.
@@ -82,35 +92,19 @@ def decode(files: Sequence[str], image_size: int) -> Tensor:
         InputError: a file that cannot be read, with its name.
     """
     images = np.empty((len(files), 3, image_size, image_size), np.uint8)
+    size = image_size, image_size
 
     def read(start: int) -> None:
         for index, file in enumerate(files[start : start + CHUNK], start):
-            images[index] = _pixels(file, image_size).transpose(2, 0, 1)
+            image = open_image(file, at_least=2 * image_size, max_pixels=max_pixels)
+            if image.size != size:
+                image = ImageOps.fit(image, size, resampling(interpolation))
+            images[index] = np.asarray(image).transpose(2, 0, 1)
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(read, range(0, len(files), CHUNK)):
             pass  # raises what a thread raised
     return torch.from_numpy(images)
-
-
-def open_image(path: str, at_least: int | None = None) -> Image.Image:
-    """An image in RGB.
-
-    Args:
-        path: of its file.
-        at_least: a large JPEG may be decoded at a smaller scale (which is faster), with no
-            side below this number of pixels; None decodes all of it.
-
-    Raises:
-        InputError: a file that cannot be read, with its name.
-    """
-    try:
-        with Image.open(path) as image:
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            return image.convert("RGB")
-    except Exception as error:  # PIL raises OSError, SyntaxError, struct.error, … by format
-        raise InputError(f"data: cannot read the image {path}: {error}") from None
 
 
 def expect_same_classes(
@@ -124,37 +118,74 @@ def expect_same_classes(
         )
 
 
-def _parts(path: Path) -> tuple[Files | None, Files]:
-    """Training and test images; None and all of them where there is one tree."""
+def list_files(path: Path) -> Files:
+    """The images of one tree: class folders, whose labels follow the order of their names, or none.
+
+    Raises:
+        InputError: no images, a class without, or classes that are nested one too deep.
+    """
+    names = scan.in_order(scan.folders(path))
+    loose = scan.images(path)
+    skip = {scan.key(path / name) for name in names}
+    if len(skip) < len(names):
+        raise InputError(f"data: in {path} expected {LAYOUT}, got links from one class to another")
+    by_class = {name: scan.images(path / name, deep=True, skip=skip) for name in names}
+    if loose and not any(by_class.values()):
+        return Files(loose, torch.full((len(loose),), -1), ())
+    empty = [name for name in names if not by_class[name]]
+    if empty or not names:
+        reason = f"no images for the classes {', '.join(empty)}" if names else "no images"
+        raise InputError(
+            f"data: in {path} expected {LAYOUT}, got {reason}; images end in "
+            f"{', '.join(IMG_EXTENSIONS)}"
+        )
+    _expect_flat(path, by_class)
+    if nowhere := scan.dangling(path):
+        _say(f"data: links of {path} lead nowhere, and are left out: {', '.join(nowhere)}")
+    if loose:
+        _say(f"data: {len(loose)} images beside the class folders of {path} are left out")
+    if names != sorted(names):
+        _say(f"data: the classes of {path} are numbers, and come in their order")
+    labels = torch.arange(len(names)).repeat_interleave(
+        torch.tensor([len(found) for found in by_class.values()])
+    )
+    return Files([file for found in by_class.values() for file in found], labels, tuple(names))
+
+
+def _parts(path: Path) -> tuple[Path | None, Path]:
+    """The folders of training and test images; None and the whole where there is one tree."""
     if not path.is_dir():
         raise InputError(f"data: {path} is a file; expected a folder of images, unpacked")
-    named = [name for name in ("train", "test", "val") if (path / name).is_dir()]
-    parts = [name for name in named if _holds_folders(path / name)]
-    if "train" in parts and len(parts) > 1:
-        train, test = (_list(path / name) for name in parts[:2])
-        expect_same_classes(path / "train", train.classes, path / parts[1], test.classes)
+    named = scan.splits(path)
+    parts = [(name, part) for name, part in named if scan.folders(part)]
+    for name in dict(parts):
+        scan.expect_single([part for other, part in parts if other == name])
+    if len(parts) > 1 and parts[0][0] == "train":
+        train, test = parts[0][1], parts[1][1]
+        expect_same_classes(train, scan.folders(train), test, scan.folders(test))
         return train, test
     # A class may be called "train" (CIFAR-100 has one), but then it holds images.
     if parts or len(named) > 1:
-        raise InputError(f"data: in {path} expected {LAYOUT}, got {', '.join(named)}")
-    return None, _list(path)
+        got = ", ".join(part.name for _, part in named)
+        raise InputError(f"data: in {path} expected {LAYOUT}, got {got}")
+    return None, path
 
 
-def _pixels(path: str, size: int) -> np.ndarray:
-    image = open_image(path, at_least=2 * size)
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+def _expect_flat(path: Path, by_class: dict[str, list[str]]) -> None:
+    """Classes hold images, or one folder of the same name each, as Tiny ImageNet's do."""
+    inner: set[str] = set()
+    for name, found in by_class.items():
+        start = len(str(path / name)) + 1
+        places = [file[start:].split(os.sep) for file in found]
+        flat = min(map(len, places)) == 1
+        inner |= set() if flat else {parts[0] for parts in places}
+        if len(inner) > 1 or (not flat and max(map(len, places)) > 2):
+            raise InputError(
+                f"data: in {path} expected {LAYOUT}, got folders instead of images in {name}: "
+                f"{', '.join(sorted(inner)[:5])}. Are its classes nested one folder too deep, or "
+                f"is {path / name} the folder that is meant?"
+            )
 
 
-def _holds_folders(path: Path) -> bool:
-    return any(entry.is_dir() for entry in os.scandir(path))
-
-
-def _list(path: Path) -> Files:
-    try:
-        tree = ImageFolder(path)
-    except OSError as error:
-        raise InputError(f"data: in {path} expected {LAYOUT}. {error}") from None
-    paths = [file for file, _ in tree.samples]
-    return Files(paths, torch.tensor(tree.targets), tuple(tree.classes))
+def _say(message: str) -> None:
+    warnings.warn(message, stacklevel=2)

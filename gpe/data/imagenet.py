@@ -1,11 +1,12 @@
-"""ImageNet (ILSVRC 2012, Russakovsky et al., 2015), as torchvision unpacks and lists it."""
+"""ImageNet (ILSVRC 2012, Russakovsky et al., 2015), as torchvision unpacks it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torchvision import datasets
 
-from gpe.data.folder import expect_same_classes
+from gpe.data import scan
+from gpe.data.folder import expect_same_classes, list_files
 from gpe.data.listing import Files
 from gpe.errors import InputError
 
@@ -25,25 +26,43 @@ def files(root: Path) -> tuple[Files, Files]:
         InputError: one of the three is missing or damaged, or ``train/`` and ``val/`` do not
             have the same classes.
     """
-    # Before torchvision looks for archives: unpacking 150 GB is not for an experiment to begin.
-    if missing := [name for name in ("meta.bin", "train", "val") if not (root / name).exists()]:
+    _expect(root, "meta.bin", "train", "val")
+    found = _files(root, "train"), _files(root, "val")
+    train, val = root / "train", root / "val"
+    expect_same_classes(train, scan.folders(train), val, scan.folders(val))
+    return found
+
+
+def test_files(root: Path) -> Files:
+    """The images called validation images alone; ``train/`` may be missing.
+
+    Raises:
+        InputError: as :func:`files`.
+    """
+    _expect(root, "meta.bin", "val")
+    return _files(root, "val")
+
+
+def _expect(root: Path, *names: str) -> None:
+    """What torchvision unpacks: 150 GB, which is not for an experiment to begin."""
+    kinds = {"meta.bin": Path.is_file, "train": Path.is_dir, "val": Path.is_dir}
+    missing = [name for name, is_there in kinds.items() if not is_there(root / name)]
+    if set(missing) & set(names):
         raise InputError(
             f"data: no imagenet in {root}: {', '.join(missing)} missing. Put {ARCHIVES} there; "
             f"torchvision.datasets.ImageNet({str(root)!r}, split) unpacks them, "
             "once for split 'train' and once for 'val'"
         )
+
+
+def _files(root: Path, part: str) -> Files:
     try:
-        train, test = (datasets.ImageNet(root, split) for split in ("train", "val"))
+        names = torch.load(root / "meta.bin", weights_only=True)[0]
+        found = list_files(root / part)
+        # Of its synonyms the first.
+        return replace(found, classes=tuple(names[wnid][0] for wnid in found.classes))
     except Exception as error:  # torch.load raises almost anything on a file not its own
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"data: no intact imagenet in {root}: {type(error).__name__}: {reason}"
         ) from None
-    expect_same_classes(root / "train", train.wnids, root / "val", test.wnids)
-    return _files(train), _files(test)
-
-
-def _files(dataset: datasets.ImageNet) -> Files:
-    paths = [path for path, _ in dataset.samples]
-    classes = tuple(names[0] for names in dataset.classes)  # of its synonyms the first
-    return Files(paths, torch.tensor(dataset.targets), classes)

@@ -12,8 +12,8 @@ class Listing:
     """What is known of a set before it is read.
 
     Attributes:
-        labels: int64 ``[N]``.
-        classes: the name of each label.
+        labels: int64 ``[N]``; -1 where there are none.
+        classes: the name of each label; empty where images have no labels.
         read: from indices, int64 ``[n]``, to their images, uint8 ``[n,3,h,w]``.
     """
 
@@ -33,8 +33,7 @@ class Files:
 
     Attributes:
         paths: one an image, N of them.
-        labels: int64 ``[N]``.
-        classes: the name of each label.
+        labels, classes: as of a :class:`Listing`.
     """
 
     paths: list[str]

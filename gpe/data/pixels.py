@@ -1,17 +1,17 @@
 """Sets of images with a label for each pixel, in one form wherever they come from."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from gpe.data.augmentation import Augmentation
 from gpe.data.imagenet import STATISTICS
 from gpe.data.resident import cuts, generator
+from gpe.data.workers import default_workers as default_workers
+from gpe.data.workers import read_batches
 from gpe.errors import InputError, expect_at_least_one
 
 IGNORE = 255  # the label of pixels that count nowhere
@@ -25,6 +25,13 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+@runtime_checkable
+class Apart(Protocol):
+    """Samples whose labels are read without their images."""
+
+    def labels_at(self, index: int) -> Tensor: ...
 
 
 class SegmentationBatch(NamedTuple):
@@ -97,26 +104,12 @@ class SegmentationSet:
         ids = tuple(self.ids[index] for index in indices)
         return replace(self, samples=_Part(self.samples, tuple(indices)), ids=ids)
 
-    def with_ids(self, ids: Sequence[str]) -> "SegmentationSet":
-        """The images with these ids.
-
-        Raises:
-            InputError: none, or an id that the set does not have.
-        """
-        places = {name: place for place, name in enumerate(self.ids)}
-        if missing := [name for name in ids if name not in places]:
-            raise InputError(f"ids: expected ids of {self.name}, got {named(missing)}")
-        return self.part([places[name] for name in ids])
-
     def cached(self) -> "SegmentationSet":
         """The same set, read once and kept in memory, as uint8."""
-        loader = DataLoader(
-            _Reading(self.samples),
-            batch_size=None,
-            num_workers=self.workers,
-            generator=torch.Generator(),
-        )
-        return replace(self, samples=[_raised(sample) for sample in loader], workers=0)
+        places = [[place] for place in range(len(self))]
+        samples = self._read(self.samples.__getitem__, _only, places)
+        # Cloned, since what other processes read lies in shared memory, of which there is little.
+        return replace(self, samples=[(a.clone(), b.clone()) for a, b in samples], workers=0)
 
     def batches(
         self, batch_size: int, *, order: Sequence[int] | None = None
@@ -132,9 +125,21 @@ class SegmentationSet:
             InputError: a batch size below 1, or an order that is not of indices into the set;
                 while iterating, what cannot be read, or images of different sizes.
         """
-        whole = range(len(self)) if order is None else order
-        indices = torch.as_tensor(whole, dtype=torch.int64)
-        return self._load(_Reading(self.samples), indices, batch_size)
+        batches = self._cut(order, batch_size)
+        return self._finished(self._read(self.samples.__getitem__, _collate, batches), batches)
+
+    def label_batches(self, batch_size: int) -> Iterator[tuple[Tensor, tuple[str, ...]]]:
+        """Labels alone, uint8 ``[n,H,W]`` on the CPU, with their ids, in the set's order.
+
+        Where a set has them apart from its images, no image is decoded.
+
+        Raises:
+            InputError: as :meth:`batches`.
+        """
+        batches = self._cut(None, batch_size)
+        read = self._read(_LabelsAlone(self.samples), _collate, batches)
+        for chosen, (_, labels) in zip(batches, read, strict=True):
+            yield labels, tuple(self.ids[index] for index in chosen)
 
     def training_batches(
         self,
@@ -158,10 +163,13 @@ class SegmentationSet:
         Raises:
             InputError: as :meth:`batches`.
         """
-        fill = (*(round(255 * mean) for mean in self.mean), IGNORE)
+        red, green, blue = (round(255 * mean) for mean in self.mean)
+        fill = red, green, blue, IGNORE
+        cut = cuts(torch.arange(len(order)), batch_size, len(order))
+        places = [batch.tolist() for batch in cut]
         views = _Views(self.samples, order.tolist(), augmentation, fill, seed, epoch)
-        places = torch.arange(len(order))
-        return self._load(views, places, batch_size, order.tolist())
+        batches = [[views.order[place] for place in batch] for batch in places]
+        return self._finished(self._read(views, _collate, places), batches)
 
     def normalise(self, images: Tensor) -> Tensor:
         """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
@@ -171,34 +179,26 @@ class SegmentationSet:
         )
         return images.float().sub_(mean).div_(std)
 
-    def _load(
-        self, reads: Dataset, places: Tensor, batch_size: int, order: Sequence[int] | None = None
+    def _cut(self, order: Sequence[int] | None, batch_size: int) -> list[list[int]]:
+        whole = range(len(self)) if order is None else order
+        indices = torch.as_tensor(whole, dtype=torch.int64)
+        return [batch.tolist() for batch in cuts(indices, batch_size, len(self))]
+
+    def _read(
+        self,
+        read: Callable[[int], Sample],
+        collate: Callable[[list[Sample]], Sample],
+        places: list[list[int]],
+    ) -> Iterator[Sample]:
+        return read_batches(read, collate, places, workers=self.workers, device=self.device)
+
+    def _finished(
+        self, read: Iterator[Sample], batches: list[list[int]]
     ) -> Iterator[SegmentationBatch]:
-        batches = cuts(places, batch_size, len(reads))
-        loader = DataLoader(
-            reads,
-            batch_sampler=[batch.tolist() for batch in batches],
-            collate_fn=_collate,
-            num_workers=self.workers,
-            pin_memory=self.device.startswith("cuda"),
-            generator=torch.Generator(),  # or it would draw from torch's own
-        )
-
-        def moved() -> Iterator[SegmentationBatch]:
-            for chosen, read in zip(batches, loader, strict=True):
-                images, labels = (t.to(self.device, non_blocking=True) for t in _raised(read))
-                indices = chosen.tolist()
-                if order is not None:
-                    indices = [order[place] for place in indices]
-                ids = tuple(self.ids[index] for index in indices)
-                yield SegmentationBatch(self.normalise(images), labels, ids)
-
-        return moved()
-
-
-def default_workers(workers: int | None) -> int:
-    """One a core, 8 at most, where None."""
-    return min(8, os.cpu_count() or 1) if workers is None else workers
+        for chosen, batch in zip(batches, read, strict=True):
+            images, labels = (t.to(self.device, non_blocking=True) for t in batch)
+            ids = tuple(self.ids[index] for index in chosen)
+            yield SegmentationBatch(self.normalise(images), labels, ids)
 
 
 def named(names: Sequence[object]) -> str:
@@ -218,25 +218,27 @@ class _Part:
     def __getitem__(self, index: int) -> Sample:
         return self.samples[self.indices[index]]
 
+    def labels_at(self, index: int) -> Tensor:
+        return _labels_at(self.samples, self.indices[index])
+
 
 @dataclass(frozen=True)
-class _Reading(Dataset):
-    """Whole images. An error is returned, since torch would wrap what a worker raises."""
+class _LabelsAlone:
+    """Labels with an image of no pixels."""
 
     samples: Samples
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def __call__(self, index: int) -> Sample:
+        labels = _labels_at(self.samples, index)
+        return labels.new_empty(0), labels
 
-    def __getitem__(self, index: int) -> Sample | InputError:
-        try:
-            return self.samples[index]
-        except InputError as error:
-            return error
+
+def _labels_at(samples: Samples, index: int) -> Tensor:
+    return samples.labels_at(index) if isinstance(samples, Apart) else samples[index][1]
 
 
 @dataclass(frozen=True)
-class _Views(Dataset):
+class _Views:
     """Views by their place in the order of an epoch."""
 
     samples: Samples
@@ -246,34 +248,24 @@ class _Views(Dataset):
     seed: int
     epoch: int
 
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, place: int) -> Sample | InputError:
-        try:
-            image, labels = self.samples[self.order[place]]
-        except InputError as error:
-            return error
+    def __call__(self, place: int) -> Sample:
+        image, labels = self.samples[self.order[place]]
         drawing = generator(self.seed, self.epoch, 0, f"view {place}")
         draws = torch.rand(4, generator=drawing, dtype=torch.float64).tolist()
         return self.augmentation.view(image, labels, draws, self.fill)
 
 
-def _collate(samples: Sequence[Sample | InputError]) -> Sample | InputError:
-    if errors := [sample for sample in samples if isinstance(sample, InputError)]:
-        return errors[0]
+def _only(samples: list[Sample]) -> Sample:
+    return samples[0]
+
+
+def _collate(samples: list[Sample]) -> Sample:
     sizes = sorted({tuple(labels.shape) for _, labels in samples})
     if len(sizes) > 1:
         found = ", ".join(f"{height}×{width}" for height, width in sizes[:3])
-        return InputError(
+        raise InputError(
             "batch_size: expected 1 where images have different sizes (or a size to resize them "
             f"to), got {len(samples)} with images of {found}"
         )
     images, labels = zip(*samples, strict=True)
     return torch.stack(images), torch.stack(labels)
-
-
-def _raised(read: Sample | InputError) -> Sample:
-    if isinstance(read, InputError):
-        raise read
-    return read

@@ -34,8 +34,8 @@ class ImageSet:
 
     Attributes:
         images: uint8 ``[N,3,h,w]``.
-        labels: int64 ``[N]``, on the device of ``images``.
-        classes: the name of each label.
+        labels: int64 ``[N]``, on the device of ``images``; -1 where there are none.
+        classes: the name of each label; empty where images have no labels.
         mean: per channel, of images in [0, 1].
         std: per channel, of images in [0, 1].
 
@@ -63,6 +63,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether images have labels."""
+        return bool(self.classes)
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gpe.data.camvid import camvid
 from gpe.data.cityscapes import cityscapes
+from gpe.data.opening import expect_max_pixels
 from gpe.data.pixels import SegmentationSet
 from gpe.data.streets import streets
 from gpe.data.voc import voc
@@ -22,6 +23,7 @@ def segmentation_set(
     images: int | None = None,
     seed: int = 0,
     workers: int = 0,
+    max_pixels: int | None = None,
 ) -> SegmentationSet:
     """One split of a dataset.
 
@@ -34,6 +36,7 @@ def segmentation_set(
         images: at most so many, spread evenly over the set; the first so many streets.
         seed: of the streets.
         workers: processes that read.
+        max_pixels: of an image in a file; as for :func:`gpe.data.opening.open_image`.
 
     Raises:
         InputError: an unknown dataset or split, numbers below 1, files that are not there, or
@@ -45,11 +48,14 @@ def segmentation_set(
         ('streets_val_000002', [torch.Size([2, 64, 128]), torch.Size([1, 64, 128])])
     """
     expect_one_of("data", name, DATASETS)
-    for number in (*(size or ()), *(() if images is None else (images,))):
-        expect_at_least_one("images" if number == images else "size", number)
+    for side in size or ():
+        expect_at_least_one("size", side)
+    if images is not None:
+        expect_at_least_one("images", images)
+    expect_max_pixels(max_pixels)
     if name == "streets":
         return streets(split, size, images=images, seed=seed, workers=workers)
-    found = FROM_FILES[name](root, split, size, workers=workers)
+    found = FROM_FILES[name](root, split, size, workers=workers, max_pixels=max_pixels)
     if images is None or images >= len(found):
         return found
     return found.part([place * len(found) // images for place in range(images)])

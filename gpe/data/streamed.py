@@ -1,6 +1,5 @@
 """A set of images too large for memory: files that are decoded by workers, batch by batch."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -8,13 +7,13 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms.v2 import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
-from gpe.data.folder import open_image
 from gpe.data.imagenet import STATISTICS
+from gpe.data.opening import Interpolation, expect_max_pixels, open_image
 from gpe.data.resident import Batch, cuts, generator
+from gpe.data.workers import default_workers, read_batches
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 
 Reading = Literal["resized", "plain", "centre"]
@@ -24,7 +23,7 @@ Reading = Literal["resized", "plain", "centre"]
 class StreamedSet:
     """Files and labels, in the place of an :class:`ImageSet`.
 
-    All resizing is bilinear and antialiased. There are three ways of reading an image:
+    All resizing is antialiased. There are three ways of reading an image:
 
     - ``"resized"``, torchvision's for training: a crop of random area and aspect ratio,
       resized to a square of ``side`` pixels. It is a function of ``seed``, the epoch and the
@@ -35,8 +34,8 @@ class StreamedSet:
 
     Attributes:
         files: paths, N of them.
-        labels: int64 ``[N]``, on the device that batches go to.
-        classes: the name of each label.
+        labels: int64 ``[N]``, on the device that batches go to; -1 where there are none.
+        classes: the name of each label; empty where images have no labels.
         reading: ``"resized"``, ``"plain"`` or ``"centre"``.
         side: in pixels.
         resize_side: in pixels; only ``"centre"`` has one.
@@ -44,6 +43,8 @@ class StreamedSet:
         workers: processes that decode; 0: this one does. One a core where None, 8 at most.
         mean: per channel, of images in [0, 1].
         std: per channel, of images in [0, 1].
+        interpolation: ``"bilinear"`` or ``"bicubic"``, of all resizing.
+        max_pixels: of an image; as for :func:`gpe.data.opening.open_image`.
 
     Raises:
         InputError: labels of another dtype or shape; a number or a reading that cannot be.
@@ -67,6 +68,8 @@ class StreamedSet:
     workers: int | None = None
     mean: tuple[float, float, float] = STATISTICS[0]
     std: tuple[float, float, float] = STATISTICS[1]
+    interpolation: Interpolation = "bilinear"
+    max_pixels: int | None = None
 
     def __post_init__(self):
         labels, largest = self.labels, self.resize_side
@@ -83,9 +86,16 @@ class StreamedSet:
             raise InputError(f"side: expected at most resize_side, {largest}, got {self.side}")
         if self.workers is not None and self.workers < 0:
             raise InputError(f"workers: expected at least 0, got {self.workers}")
+        expect_one_of("interpolation", self.interpolation, get_args(Interpolation))
+        expect_max_pixels(self.max_pixels)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether images have labels."""
+        return bool(self.classes)
 
     @property
     def device(self) -> torch.device:
@@ -108,61 +118,50 @@ class StreamedSet:
                 while iterating, a file that cannot be read, with its name.
         """
         indices = cuts(order.cpu(), batch_size, len(self))
-        workers = min(8, os.cpu_count() or 1) if self.workers is None else self.workers
-        loader = DataLoader(
-            _Images(self.files, self.reading, self.side, self.resize_side, self.seed, epoch),
-            batch_sampler=[cut.tolist() for cut in indices],
-            collate_fn=_collate,
-            num_workers=workers,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # or it would draw from torch's own
+        read = read_batches(
+            _Reader(replace(self, labels=self.labels.cpu()), epoch),
+            _collate,
+            [cut.tolist() for cut in indices],
+            workers=default_workers(self.workers),
+            device=str(self.device),
         )
-        return self._moved(indices, loader)
+        return self._moved(indices, read)
 
-    def _moved(self, indices: list[Tensor], loader: DataLoader) -> Iterator[Batch]:
-        for chosen, read in zip(indices, loader, strict=True):
-            if isinstance(read, InputError):
-                raise read
-            images, sizes = read
+    def _moved(
+        self, indices: list[Tensor], batches: Iterator[tuple[Tensor, Tensor | None]]
+    ) -> Iterator[Batch]:
+        for chosen, (images, sizes) in zip(indices, batches, strict=True):
             labels = self.labels[chosen.to(self.device, non_blocking=True)]
             yield Batch(images.to(self.device, non_blocking=True), labels, sizes, chosen)
 
 
 @dataclass(frozen=True)
-class _Images(Dataset):
+class _Reader:
     """What a worker needs to read an image by its index."""
 
-    files: Sequence[str]
-    reading: Reading
-    side: int
-    resize_side: int | None
-    seed: int
+    images: StreamedSet
     epoch: int
 
-    def __getitem__(self, index: int) -> Tensor | InputError:
-        """uint8 ``[3,h,w]``; an error is returned, since torch would wrap what a worker raises."""
-        try:
-            image = open_image(self.files[index])
-        except InputError as error:
-            return error
+    def __call__(self, index: int) -> Tensor:
+        """uint8 ``[3,h,w]``."""
+        image = open_image(self.images.files[index], max_pixels=self.images.max_pixels)
         return pil_to_tensor(self._resized(image, index))
 
     def _resized(self, image: Image.Image, index: int) -> Image.Image:
-        if self.reading == "plain":
-            return resize(image, [self.side])
-        if self.reading == "centre":
-            return center_crop(resize(image, [self.resize_side]), [self.side])
+        images, how = self.images, InterpolationMode(self.images.interpolation)
+        if images.reading == "plain":
+            return resize(image, [images.side], how)
+        if images.reading == "centre":
+            return center_crop(resize(image, [images.resize_side], how), [images.side])
         # torchvision draws from torch's own generator, which is to go on as if nothing was drawn.
-        draws = generator(self.seed, self.epoch, 0, f"resized crop of image {index}")
+        draws = generator(images.seed, self.epoch, 0, f"resized crop of image {index}")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draws.initial_seed())
-            return RandomResizedCrop(self.side)(image)
+            return RandomResizedCrop(images.side, interpolation=how)(image)
 
 
-def _collate(images: list[Tensor | InputError]) -> tuple[Tensor, Tensor | None] | InputError:
+def _collate(images: list[Tensor]) -> tuple[Tensor, Tensor | None]:
     """One batch, padded at the bottom and at the right, and the sizes where they differ."""
-    if errors := [image for image in images if isinstance(image, InputError)]:
-        return errors[0]
     sizes = torch.tensor([image.shape[1:] for image in images])
     if (sizes == sizes[0]).all():
         return torch.stack(images), None

@@ -11,7 +11,7 @@ light from one side, the bend of the road or the colours, is drawn alike for lef
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -84,6 +84,9 @@ def draw(
     return Scene(_expose(random, image), labels, boxes)
 
 
+Number = TypeVar("Number", float, np.ndarray)
+
+
 @dataclass(frozen=True)
 class _Street:
     """The perspective. Depth is 0 at the horizon and 1 where the bottom row meets the ground."""
@@ -107,14 +110,14 @@ class _Street:
             height, width, horizon, vanishing, (kerbs[0] - strips[0], *kerbs, kerbs[1] + strips[1])
         )
 
-    def column(self, edge: float | np.ndarray, depth: float | np.ndarray) -> float | np.ndarray:
+    def column(self, edge: float, depth: Number) -> Number:
         """The column at ``depth`` of what is at column ``edge`` at depth 1."""
         return self.vanishing + depth * (edge - self.vanishing)
 
     def depth(self, row: np.ndarray) -> np.ndarray:
         return np.maximum(row - self.horizon, 0) / (self.height - self.horizon)
 
-    def row(self, depth: float | np.ndarray) -> float | np.ndarray:
+    def row(self, depth: Number) -> Number:
         """Inverse of :meth:`depth`."""
         return self.horizon + depth * (self.height - self.horizon)
 
@@ -149,7 +152,7 @@ def _ground(
     columns = np.arange(street.width, dtype=np.float32)[None] + 0.5
     edges = [street.column(edge, depth) for edge in street.edges]
     strip = sum((columns >= edge).astype(np.int8) for edge in edges)  # 0 and 4 are outside
-    paved = (strip > 0) & (strip < 4)
+    paved = np.logical_and(strip > 0, strip < 4)
     np.copyto(labels, np.array([0, PARKING, ROAD, PAVEMENT, 0], np.uint8)[strip], where=paved)
     greys = (70 + 90 * random.random(5)).astype(np.float32)
     np.copyto(image, greys[strip][..., None], where=paved[..., None])

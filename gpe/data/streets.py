@@ -51,6 +51,7 @@ def boxes(
         {'streets_val_000000': 3, 'streets_val_000001': 4}
     """
     found = streets(split, size, images=images, seed=seed)
+    assert isinstance(found.samples, _Streets)
     return {name: found.samples.draw(index).boxes for index, name in enumerate(found.ids)}
 
 

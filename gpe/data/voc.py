@@ -1,8 +1,6 @@
-"""PASCAL VOC 2012 segmentation (Everingham et al., 2015), listed by torchvision."""
+"""PASCAL VOC 2012 segmentation (Everingham et al., 2015)."""
 
 from pathlib import Path
-
-from torchvision import datasets
 
 from gpe.data.labelled_files import LabelledFiles, class_table
 from gpe.data.pixels import SegmentationSet
@@ -18,10 +16,11 @@ SPLITS = ("train", "val", "trainval")
 
 def _colour(label: int) -> tuple[int, int, int]:
     """VOC's own: the bits of a label, dealt to red, green and blue, the highest first."""
-    channels = [0, 0, 0]
-    for bit in range(8):
-        channels[bit % 3] |= (label >> bit & 1) << (7 - bit // 3)
-    return tuple(channels)
+    red, green, blue = (
+        sum((label >> bit & 1) << (7 - bit // 3) for bit in range(channel, 8, 3))
+        for channel in range(3)
+    )
+    return red, green, blue
 
 
 PALETTE = tuple(map(_colour, range(len(CLASSES))))
@@ -30,7 +29,12 @@ _TABLE = class_table({label: label for label in range(len(CLASSES))})
 
 
 def voc(
-    root: str | Path, split: str, size: tuple[int, int] | None = None, *, workers: int = 0
+    root: str | Path,
+    split: str,
+    size: tuple[int, int] | None = None,
+    *,
+    workers: int = 0,
+    max_pixels: int | None = None,
 ) -> SegmentationSet:
     """One split of VOC 2012; its ids are as ``2007_000033``, its images of many sizes.
 
@@ -39,6 +43,7 @@ def voc(
         split: ``"train"``, ``"val"`` or ``"trainval"``.
         size: height and width to resize to, in pixels; None: as they are.
         workers: processes that read.
+        max_pixels: of an image; as for :func:`gpe.data.opening.open_image`.
 
     Raises:
         InputError: another split, no such folders, or images without labels.
@@ -46,17 +51,17 @@ def voc(
     expect_one_of("split", split, SPLITS)
     root = Path(root).expanduser()
     folder = root / "VOCdevkit" / "VOC2012"
+    lists = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+    places = folder / "JPEGImages", folder / "SegmentationClass"
+    if not lists.is_file() or not all(place.is_dir() for place in places):
+        raise InputError(f"data: no voc in {root}: expected {places[0]}, {places[1]} and {lists}")
     try:
-        listed = datasets.VOCSegmentation(str(root), year="2012", image_set=split)
-    except (RuntimeError, OSError):
-        raise InputError(
-            f"data: no voc in {root}: expected {folder / 'JPEGImages'}, "
-            f"{folder / 'SegmentationClass'} and "
-            f"{folder / 'ImageSets' / 'Segmentation' / (split + '.txt')}"
-        ) from None
-    images = [Path(path) for path in listed.images]
-    if not images:
+        ids = tuple(lists.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"data: cannot read {lists}: {error}") from None
+    if not ids:
         raise InputError(f"data: no images are listed for {split} in {folder}")
-    samples = LabelledFiles(images, [Path(path) for path in listed.masks], _TABLE, size)
-    ids = tuple(path.stem for path in images)
+    images = [places[0] / f"{name}.jpg" for name in ids]
+    labels = [places[1] / f"{name}.png" for name in ids]
+    samples = LabelledFiles(images, labels, _TABLE, size, max_pixels)
     return SegmentationSet("voc", samples, ids, CLASSES, PALETTE, workers=workers)

@@ -1,6 +1,7 @@
 """The images that a classifier is scored on, as large as it sees them."""
 
-from gpe.data import ImageSet, StreamedSet, cifar, load, stream_test
+from gpe.data import ImageSet, StreamedSet, load_test, named_set, stream_test
+from gpe.errors import InputError
 from gpe.experiments.options import Places
 from gpe.experiments.trained import Trained
 
@@ -18,8 +19,8 @@ def images_for(
     """The test images of a set.
 
     Args:
-        data: the name of an image set, or a folder of images by class.
-        network: which knows their size.
+        data: the name of an image set, or a folder of images, by class or without.
+        network: which knows their size and interpolation.
         places: where they lie.
         images: at most so many, drawn by seed 0; all where None.
         border: of the size before the centre is cut out, so that there is something around it.
@@ -27,11 +28,18 @@ def images_for(
     Raises:
         InputError: they cannot be had.
     """
+    if network.input_size is None or network.resize_size is None:
+        raise InputError(f"image_size: expected one with {network.name}, which tells none")
     side = network.resize_size if border else network.input_size
-    if data in ("digits", *cifar.DATASETS):
-        return load(
-            data, image_size=side, test_images=images, root=places.root, download=places.download
-        )[1]
+    if named_set(data) not in (None, "imagenet"):
+        return load_test(
+            data,
+            images=images,
+            image_size=side,
+            root=places.root,
+            download=places.download,
+            interpolation=network.interpolation,
+        )
     return stream_test(
         data,
         side=side,
@@ -39,4 +47,6 @@ def images_for(
         images=images,
         root=places.root,
         workers=places.workers,
+        interpolation=network.interpolation,
+        max_pixels=places.max_pixels,
     )

@@ -98,6 +98,9 @@ class Places:
     root: Path = option("Directory of the dataset's files", Path("data"))
     download: bool = option("Download CIFAR into --root", False)
     workers: int | None = option("Processes that read images", None, unset="one a core", at_least=0)
+    max_pixels: int | None = option(
+        "Largest image that is read (pixels)", None, unset="179 million", at_least=1
+    )
     out: Path = option("Directory of the runs", Path("runs"))
     resume: bool = option("Continue an interrupted run; --no-resume starts it again", True)
     force: bool = option("Run again what is finished", False)

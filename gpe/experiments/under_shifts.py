@@ -25,7 +25,7 @@ def consistency_rows(
     shifts: Sequence[int],
     passes: int,
     batch_size: int,
-    labelled: bool = True,
+    labels: Callable[[Tensor], Tensor | None] = lambda labels: labels,
     partial: Partial | None = None,
     **views: Any,
 ) -> list[dict[str, float | None]]:
@@ -37,7 +37,7 @@ def consistency_rows(
         shifts: in pixels.
         passes: pairs of views of each image, for each shift.
         batch_size: images at a time.
-        labelled: whether the labels of ``images`` are the model's classes; without, accuracies
+        labels: from labels of ``images`` to the model's outputs; where it yields None, accuracies
             are None.
         partial: where to continue, and to keep what is counted.
         views: the other options of :class:`gpe.ShiftConsistency`.
@@ -53,7 +53,7 @@ def consistency_rows(
             metric.counts += tensors[f"counts{place}"]
     for batch in images.batches(torch.arange(done, len(images)), batch_size):
         for metric in metrics:
-            target = batch.labels if labelled else None
+            target = labels(batch.labels)
             metric.update(model, batch.images, target, indices=batch.indices)
         done += len(batch.images)
         if partial is not None:

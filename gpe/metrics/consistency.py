@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
+from gpe.metrics.collection import add_settings
 from gpe.metrics.evaluating import evaluating
 from gpe.metrics.views import ShiftProtocol, Views
 from gpe.statistics import wilson_interval
@@ -96,7 +97,7 @@ def shift_consistency(
         (1.0, 10)
     """
     views = Views(max_shift, protocol, passes, seed, size, mean, std, dtype, memory_format)
-    expect_integer("batch_size", batch_size, 1)
+    batch_size = expect_integer("batch_size", batch_size, 1)
     _check(images, target, indices)
     if indices is None:
         indices = torch.arange(len(images))
@@ -119,9 +120,6 @@ class ShiftConsistency(Metric):
     None, images are numbered in the order in which they come. A sampler that repeats images to
     fill up the last batches, as torch's DistributedSampler does, counts them twice.
 
-    Several in one ``torchmetrics.MetricCollection`` need its ``compute_groups=False``: otherwise
-    those that happen to agree on the first batch are taken for one and the same.
-
     Args:
         max_shift: this and all others as in :func:`shift_consistency`.
 
@@ -142,6 +140,7 @@ class ShiftConsistency(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
+    counts: Tensor
 
     def __init__(
         self,
@@ -162,6 +161,7 @@ class ShiftConsistency(Metric):
         )
         zeros = torch.zeros(len(_Counts._fields), dtype=torch.int64)
         self.add_state("counts", zeros, dist_reduce_fx="sum")
+        add_settings(self, self._views)
 
     def forward(
         self,
@@ -224,7 +224,7 @@ def _count(
 ) -> Tensor:  # [5]
     """The :class:`_Counts` of one batch, on the CPU."""
     agreements = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    hits = 0
+    hits = torch.zeros((), dtype=torch.int64, device=images.device)
     with evaluating(model):
         for number in range(views.passes):
             pairs = views.cut(images, indices, number)

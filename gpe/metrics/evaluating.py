@@ -13,7 +13,7 @@ def evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
-        if modules:
+        if isinstance(model, nn.Module):
             model.eval()
         with torch.no_grad():
             yield

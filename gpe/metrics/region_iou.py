@@ -1,5 +1,6 @@
 """Mean intersection over union, for the whole image and for parts of it (section 4.2)."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
+from gpe.metrics.collection import add_settings
 from gpe.ops.region_confusion import Rectangle, expect_rectangle, region_confusion
 
 Regions = Sequence[str] | Mapping[str, Rectangle]
@@ -105,13 +107,16 @@ class RegionIoU(Metric):
     ``update(logits, labels)`` takes logits ``[N,K,h,w]``, of any size, or predictions ``[N,H,W]``,
     and labels ``[N,H,W]``, as :func:`gpe.region_confusion` does; ``compute()`` returns a mapping
     of name to mIoU. Pixels are added up over the set before anything is divided; classes that a
-    region has neither among its labels nor among its predictions are left out of its mean. The
-    state is one sum, int64 ``confusion`` ``[R,K,K]``.
+    region has neither among its labels nor among its predictions are left out of its mean. A
+    region without a labelled pixel has no number: NaN. The state is one sum, int64 ``confusion``
+    ``[R,K,K]``.
 
     Args:
         num_classes: K.
         regions: as in :func:`gpe.metrics.resolve_regions`. Names fit images of any size.
-        ignore_index: pixels with this label count nowhere.
+        ignore_index: pixels with this label count nowhere. It may be a class: that class then has
+            no IoU (NaN) and is left out of the mean, as in torchmetrics; to predict it where there
+            is another still counts as a miss of that other.
 
     Raises:
         InputError: as :func:`gpe.metrics.resolve_regions` and :func:`gpe.region_confusion`.
@@ -134,6 +139,7 @@ class RegionIoU(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
+    confusion: Tensor
 
     def __init__(
         self,
@@ -143,11 +149,12 @@ class RegionIoU(Metric):
         ignore_index: int = 255,
     ):
         super().__init__()
-        expect_integer("num_classes", num_classes, 1)
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.num_classes = expect_integer("num_classes", num_classes, 1)
+        self.ignore_index = expect_integer("ignore_index", ignore_index, -(2**63))
         self.regions = dict(regions) if isinstance(regions, Mapping) else _names(regions)
-        zeros = torch.zeros(len(self.regions), num_classes, num_classes, dtype=torch.int64)
-        self.add_state("confusion", zeros, dist_reduce_fx="sum")
+        shape = len(self.regions), self.num_classes, self.num_classes
+        self.add_state("confusion", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        add_settings(self, self.num_classes, self.regions, self.ignore_index)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch."""
@@ -164,13 +171,19 @@ class RegionIoU(Metric):
         self.confusion += confusion.to(self.confusion.device)
 
     def compute(self) -> dict[str, float]:
-        """The mIoU of each region over all batches, of all processes."""
-        return dict(zip(self.regions, mean_iou(self.confusion).tolist(), strict=True))
+        """The mIoU of each region over all batches, of all processes; NaN where there is none."""
+        return dict(zip(self.regions, self._class_iou().nanmean(-1).tolist(), strict=True))
 
     def class_iou(self) -> dict[str, Tensor]:
         """The IoU ``[K]`` of each class in each region, over the same as :meth:`compute`."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            return dict(zip(self.regions, class_iou(self.confusion), strict=True))
+            return dict(zip(self.regions, self._class_iou(), strict=True))
+
+    def _class_iou(self) -> Tensor:
+        scores = class_iou(self.confusion)
+        if 0 <= self.ignore_index < self.num_classes:
+            scores[:, self.ignore_index] = math.nan
+        return scores
 
 
 def _names(regions: Sequence[str]) -> tuple[str, ...]:

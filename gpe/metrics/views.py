@@ -32,11 +32,13 @@ class Views:
     def __post_init__(self):
         expect_one_of("protocol", self.protocol, get_args(ShiftProtocol))
         for name, least in (("max_shift", 0), ("passes", 1), ("seed", 0)):
-            expect_integer(name, getattr(self, name), least)
+            number = expect_integer(name, getattr(self, name), least)
+            object.__setattr__(self, name, number)  # an int, where it was NumPy's
 
     def cut(self, images: Tensor, indices: Tensor, number: int) -> Tensor:
         """The pairs of views of one pass, ``[2,n,C,h,w]``."""
-        size, borders = self._window(tuple(images.shape[2:]))
+        height, width = images.shape[2:]
+        size, borders = self._window((height, width))
         padding = tuple(max(0, self.max_shift - border) for border in borders)
         unmoved = torch.tensor(borders) + torch.tensor(padding)
         offsets = unmoved + _shifts(self.seed, number, indices, self.max_shift)
@@ -59,11 +61,12 @@ class Views:
             size = pair("size", self.size, 1)
         elif self.protocol == "crop":
             # At least 1: where the shift leaves no view, the shift is what is wrong.
-            size = tuple(max(1, side - 2 * self.max_shift) for side in sides)
+            height, width = (max(1, side - 2 * self.max_shift) for side in sides)
+            size = height, width
         else:
             size = sides
         # Where the difference is odd, the opposite border is wider by one pixel.
-        borders = tuple((side - length) // 2 for side, length in zip(sides, size, strict=True))
+        borders = (sides[0] - size[0]) // 2, (sides[1] - size[1]) // 2
 
         reach = min(map(self._reach, borders, sides))
         if reach < 0:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from gpe.data import load
+from gpe.data import cifar, load, load_test
 from gpe.errors import InputError
 
 
@@ -57,6 +57,22 @@ def test_images_and_labels_are_those_torchvision_serves(root, name, dataset):
 def test_both_sets_have_the_published_mean_and_std(root, name, mean, std):
     for part in load(name, root=root):
         assert part.mean == mean and part.std == std
+
+
+def test_the_test_set_is_read_alone(root, monkeypatch):
+    _, expected = load("cifar10", root=root)
+    kind = cifar.DATASETS["cifar10"]
+    parts = []
+
+    class Noted(kind):
+        def __init__(self, *arguments, train, **options):
+            parts.append(train)
+            super().__init__(*arguments, train=train, **options)
+
+    monkeypatch.setitem(cifar.DATASETS, "cifar10", Noted)
+    found = load_test("cifar10", root=root)
+    assert parts == [False] and torch.equal(found.images, expected.images)
+    assert (found.mean, found.classes) == (expected.mean, expected.classes)
 
 
 def test_subset_and_size(root):

@@ -65,7 +65,7 @@ def test_short_integers_do_not_overflow(tmp_path):
         images_on_side(tmp_path / "anno_val.mat", "left", width=512)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/data/citypersons")
+@pytest.mark.skipif(not REAL.exists(), reason="needs GPE_TEST_DATA/citypersons")
 def test_the_papers_subsets_of_the_real_validation_set():
     boxes = read_annotations(REAL)
     assert len(boxes) == 500 and "frankfurt_000000_000294" in boxes

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from gpe.data import folder, load
+from gpe.data import folder, load, load_test, stream_test
 from gpe.data.folder import decode
 from gpe.errors import InputError
+from tests.conftest import SHARED_DATA
 
-CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10.tar.gz"
+CIFAR10 = SHARED_DATA / "cifar10.tar.gz"
 
 
 def write(path, colour=(0, 0, 0), size=(8, 8)):
@@ -69,6 +70,23 @@ class TestLayouts:
             write_tree(tmp_path / "other" / "test")
             folder.test_files(tmp_path / "other")
 
+    def test_images_alone_are_a_set_without_labels(self, tmp_path):
+        for number in range(10):
+            write(tmp_path / f"{number}.png", (number, 0, 0))
+        (tmp_path / "notes").mkdir()
+        train, test = load(tmp_path, image_size=8)
+        assert (len(train), len(test)) == (8, 2) and train.classes == test.classes == ()
+        assert not train.labelled and set(train.labels.tolist() + test.labels.tolist()) == {-1}
+        images = stream_test(tmp_path, side=8, resize_side=8, workers=0)
+        assert len(images) == 10 and not images.labelled
+        (batch,) = images.batches(torch.arange(10), 10)
+        assert batch.images[:, 0, 0, 0].tolist() == list(range(10))
+        assert batch.labels.tolist() == [-1] * 10
+        (tmp_path / "notes").rmdir()
+        write_tree(tmp_path)
+        with pytest.warns(UserWarning, match=r"10 images beside the class folders of .* left out"):
+            assert load_test(tmp_path).labelled
+
     def test_class_may_be_called_train(self, tmp_path):
         write_tree(tmp_path, classes=("bus", "train"))
         assert load(tmp_path)[0].classes == ("bus", "train")
@@ -108,6 +126,16 @@ class TestDecoding:
         board = np.indices((64, 64)).sum(0) % 2 * 255
         Image.fromarray(board.astype(np.uint8)).save(tmp_path / "board.png")
         assert (decode([tmp_path / "board.png"], 8).float() - 127.5).abs().max() < 8
+
+    def test_interpolation_is_pils(self, tmp_path):
+        noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "noise.png")
+        found = {}
+        for name in ("bilinear", "bicubic"):
+            expected = Image.fromarray(noise).resize((16, 16), Image.Resampling[name.upper()])
+            found[name] = decode([tmp_path / "noise.png"], 16, interpolation=name)[0]
+            assert torch.equal(found[name].permute(1, 2, 0), torch.from_numpy(np.array(expected)))
+        assert torch.equal(decode([tmp_path / "noise.png"], 16)[0], found["bilinear"])
 
     def test_large_jpegs_come_out_as_if_decoded_in_full(self, tmp_path):
         """They are decoded at a reduced scale, which may change a value only a little."""
@@ -209,7 +237,7 @@ class TestErrors:
         self.expect(tmp_path, tmp_path, "two images")
 
 
-@pytest.mark.skipif(not CIFAR10.exists(), reason="needs ../shared/data/cifar10.tar.gz")
+@pytest.mark.skipif(not CIFAR10.exists(), reason="needs GPE_TEST_DATA/cifar10.tar.gz")
 def test_real_cifar_images_load(tmp_path):
     """Two images a class from the archive, in training and in testing."""
     taken = Counter()

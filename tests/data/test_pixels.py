@@ -61,12 +61,8 @@ class TestBatches:
     def test_parts_and_ids_keep_images_and_names_together(self):
         part = make().part([3, 0]).part([1])
         assert part.ids == ("image-0",) and part.samples[0][0][2, 0, 0] == 0
-        chosen = make().with_ids(["image-4", "image-2"])
-        assert [chosen.samples[i][0][2, 0, 0].item() for i in (0, 1)] == [4, 2]
-        with pytest.raises(InputError, match="ids: expected ids of set, got x, y"):
-            make().with_ids(["image-1", "x", "y"])
         with pytest.raises(InputError, match="images: expected at least 1, got 0"):
-            make().with_ids([])
+            make().part([])
 
     @pytest.mark.parametrize("workers", [0, 2])
     def test_cached_reads_each_image_once(self, workers):

@@ -1,6 +1,8 @@
 """Segmentation datasets in their forms on disk, and what is said of wrong ones."""
 
+import os
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from gpe.data.voc import PALETTE as VOC_PALETTE
 from gpe.errors import InputError
 from tests.conftest import SHARED_DATA
 from tests.data import labelled_trees as trees
+from tests.data.test_opening import stored, tagged
 
 CAMVID = SHARED_DATA / "camvid.tar.gz"
 
@@ -37,6 +40,58 @@ class TestCamVid:
             (tmp_path / "camvid" / "trainannot" / f"train_00{number}.png").unlink()
         with pytest.raises(InputError, match=r"data: 2 of 5 .*train_001\.png, .*train_003\.png$"):
             segmentation_set("camvid", tmp_path, "train")
+
+    @pytest.mark.parametrize("folder", ["val", "valannot"])
+    def test_system_entries_are_left_out(self, tmp_path, folder):
+        trees.camvid(tmp_path)
+        for name in ("._val_000.png", ".DS_Store", "Thumbs.db"):
+            (tmp_path / "camvid" / folder / name).write_bytes(b"no image")
+        trees.write(tmp_path / "camvid" / folder / "@eaDir" / "val_000.png", trees.picture(0))
+        os.mkfifo(tmp_path / "camvid" / folder / "pipe.png")
+        assert segmentation_set("camvid", tmp_path, "val").ids == ("val_000", "val_001")
+
+    def test_splits_may_have_other_common_names(self, tmp_path):
+        trees.camvid(tmp_path)
+        for suffix in ("", "annot"):
+            (tmp_path / "camvid" / f"val{suffix}").rename(tmp_path / "camvid" / f"Valid{suffix}")
+        assert len(segmentation_set("camvid", tmp_path, "val")) == 2
+
+    @pytest.mark.filterwarnings("ignore:data. images with an EXIF")
+    @pytest.mark.parametrize("upright", [False, True])
+    @pytest.mark.parametrize("tag", range(1, 9))
+    def test_labels_are_turned_with_their_image(self, tmp_path, tag, upright):
+        """Of the pixels as they are stored, unless their size or their own tag says otherwise."""
+        trees.camvid(tmp_path, (("val", 1),))
+        base = tmp_path / "camvid"
+        shown = np.add.outer(np.arange(24), np.arange(40)) % 11
+        tagged(base / "val" / "val_000.png", tag, trees.picture(0))
+        labels = Image.fromarray(shown.astype(np.uint8)) if upright and tag >= 5 else None
+        labels = labels or stored(tag, shown.astype(np.uint8))
+        exif = Image.Exif()
+        exif[274] = tag if upright and tag < 5 else 1
+        labels.save(base / "valannot" / "val_000.png", exif=exif)
+        found = segmentation_set("camvid", tmp_path, "val")
+        image, labels = found.samples[0]
+        assert torch.equal(image.permute(1, 2, 0), torch.from_numpy(trees.picture(0)))
+        assert torch.equal(labels.long(), torch.from_numpy(shown))
+
+    def test_labels_are_read_without_their_images(self, tmp_path):
+        trees.camvid(tmp_path)
+        for path in (tmp_path / "camvid" / "val").iterdir():
+            path.write_bytes(path.read_bytes()[:60])  # the header
+        found = segmentation_set("camvid", tmp_path, "val").part([1, 0])
+        for workers in (0, 1):
+            batches = list(replace(found, workers=workers).label_batches(1))
+            assert [ids for _, ids in batches] == [("val_001",), ("val_000",)]
+            assert [labels[0, 1, 0].item() for labels, _ in batches] == [1, 0]
+        with pytest.raises(InputError, match="cannot read the image"):
+            list(found.batches(1))
+
+    def test_large_scans_need_max_pixels(self, tmp_path):
+        trees.camvid(tmp_path)
+        few = segmentation_set("camvid", tmp_path, "val", max_pixels=24 * 40 - 1)
+        with pytest.raises(InputError, match="max_pixels: expected images of at most 959"):
+            few.samples[0]
 
     def test_labels_of_another_size_are_named_with_both_sizes(self, tmp_path):
         trees.camvid(tmp_path)
@@ -74,7 +129,7 @@ class TestCamVid:
         assert image.shape == (3, 12, 30) and labels.shape == (12, 30)
         assert set(labels.unique().tolist()) <= {1, 255} and (labels == 1).sum() > 300
 
-    @pytest.mark.skipif(not CAMVID.exists(), reason="needs ../shared/data/camvid.tar.gz")
+    @pytest.mark.skipif(not CAMVID.exists(), reason="needs GPE_TEST_DATA/camvid.tar.gz")
     def test_real_camvid(self, tmp_path):
         """Three frames of each split, of the size and with the labels that its README tells."""
         with tarfile.open(CAMVID) as archive:
@@ -115,6 +170,16 @@ class TestCityscapes:
         assert {place for place, label in enumerate(labels) if label == 255} == ignored
         assert sorted(set(labels) - {255}) == list(range(19))
 
+    def test_system_entries_are_left_out(self, tmp_path):
+        trees.cityscapes(tmp_path)
+        city = tmp_path / "leftImg8bit" / "val" / "ulm"
+        (city / "._ulm_000000_000013_leftImg8bit.png").write_bytes(b"no image")
+        (city.parent / ".DS_Store").write_bytes(b"no folder")
+        (city.parent / "Thumbs.db").write_bytes(b"no folder")
+        (city.parent / "up").symlink_to(city.parent)
+        trees.write(city.parent / "__MACOSX" / "x.png", trees.picture(0))
+        assert len(segmentation_set("cityscapes", tmp_path, "val")) == 2
+
     def test_missing_labels_and_folders_are_named(self, tmp_path):
         with pytest.raises(InputError, match=r"data: no cityscapes in .*leftImg8bit.*gtFine"):
             segmentation_set("cityscapes", tmp_path, "val")
@@ -145,6 +210,14 @@ class TestVOC:
         (tmp_path / "VOCdevkit/VOC2012/SegmentationClass/2007_000001.png").unlink()
         with pytest.raises(InputError, match=r"data: 1 of 2 .*2007_000001\.png"):
             segmentation_set("voc", tmp_path, "train")
+
+    def test_blank_lines_of_a_list_are_no_images(self, tmp_path):
+        path = trees.voc(tmp_path) / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
+        path.write_text("\n2007_000001\r\n\n")
+        assert segmentation_set("voc", tmp_path, "val").ids == ("2007_000001",)
+        path.write_text("\n")
+        with pytest.raises(InputError, match="no images are listed for val"):
+            segmentation_set("voc", tmp_path, "val")
 
     def test_the_palette_is_vocs(self):
         assert VOC_PALETTE[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gpe.data import load, stream, stream_test
+from gpe.data import load, load_test, stream, stream_test
 from gpe.errors import InputError
 
 
@@ -96,6 +96,51 @@ def test_unknown_split_is_named(read):
 def test_numbers_below_one_are_named(name, value):
     with pytest.raises(InputError, match=f"{name}: expected at least 1, got {value}"):
         load("digits", **{name: value})
+
+
+@pytest.mark.parametrize("images", [None, 50])
+def test_the_test_images_alone_are_those_of_both(images):
+    _, expected = load("digits", image_size=8, test_images=images)
+    found = load_test("digits", image_size=8, images=images)
+    assert torch.equal(found.images, expected.images)
+    assert torch.equal(found.labels, expected.labels) and found.classes == expected.classes
+
+
+def test_training_images_are_not_read_to_test(tmp_path):
+    for name in ("train/a/0.png", "test/a/0.png", "test/a/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (51, 0, 0)).save(tmp_path / name)
+    (tmp_path / "train/a/0.png").write_bytes(b"no image")
+    test = load_test(tmp_path, image_size=8)
+    assert len(test) == 2 and test.mean == pytest.approx((0.2, 0, 0))
+
+
+@pytest.mark.parametrize("name", ["digits"])
+def test_interpolation_changes_pixels_a_little_and_stays_in_range(name):
+    bilinear, bicubic = (
+        load_test(name, images=20, interpolation=how).images.int()
+        for how in ("bilinear", "bicubic")
+    )
+    assert torch.equal(bilinear, load_test(name, images=20).images.int())
+    assert 0.5 < (bilinear - bicubic).abs().float().mean() < 20
+    with pytest.raises(InputError, match="interpolation: expected one of bilinear, bicubic, got"):
+        load(name, interpolation="nearest")
+
+
+def test_a_folder_called_as_a_set_is_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        Path("digits/cat").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(f"digits/cat/{number}.png")
+    with pytest.warns(
+        UserWarning, match=r"digits is the set of that name; \./digits is the folder"
+    ):
+        assert len(load_test("digits").classes) == 10
+    for folder in ("./digits", "digits/", str(tmp_path / "digits"), Path("digits")):
+        assert load_test(folder).classes == ("cat",)
+        assert len(stream_test(folder, side=8, resize_side=8)) == 2
+    with pytest.raises(InputError, match=r"there is no \./cifar10; expected"):
+        load_test("./cifar10")
 
 
 def test_unknown_name_lists_the_known_ones():
@@ -223,6 +268,18 @@ class TestStreamTest:
             assert torch.equal(images.labels, expected.labels)
             (batch,), (other,) = (s.batches(torch.arange(6), 6) for s in (images, expected))
             assert torch.equal(batch.images, other.images) and batch.images.shape[2:] == (16, 16)
+
+    def test_imagenets_training_images_may_be_missing(self, imagenet):
+        (imagenet / "train").rename(imagenet / "elsewhere")
+        images = stream_test("imagenet", root=imagenet, **self.SIDES)
+        assert len(images) == 6 and images.classes == ("tench", "goldfish", "crane")
+
+    def test_system_entries_of_imagenet_are_left_out(self, imagenet):
+        for place in ("train", "val", "val/n02"):
+            (imagenet / place / ".ipynb_checkpoints").mkdir()
+            (imagenet / place / "._0.JPEG").write_bytes(b"no image")
+        train, test = stream_imagenet(imagenet)
+        assert (len(train), len(test)) == (15, 6)
 
     def test_all_images_of_one_tree_are_taken(self, imagenet):
         images = stream_test(imagenet / "train", **self.SIDES)

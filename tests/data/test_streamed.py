@@ -65,6 +65,23 @@ class TestReading:
         for image, file in zip(batch.images, files, strict=True):
             assert torch.equal(image, pixels(recipe(Image.open(file).convert("RGB"))))
 
+    @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_interpolation_is_torchvisions(self, files, name, workers):
+        how = transforms.InterpolationMode(name)
+        options = {"interpolation": name, "workers": workers}
+        for reading in ("centre", "plain"):
+            (batch,) = read(streamed(files[:1], reading, **options))
+            recipe = [transforms.Resize(20 if reading == "centre" else 16, how)]
+            recipe += [transforms.CenterCrop(16)] if reading == "centre" else []
+            expected = transforms.Compose(recipe)(Image.open(files[0]))
+            assert torch.equal(batch.images[0], pixels(expected))
+        crops = [
+            read(streamed(files[:1], interpolation=other))[0].images
+            for other in ("bilinear", "bicubic")
+        ]
+        assert 0 < (crops[0].int() - crops[1].int()).abs().float().mean() < 40
+
     def test_plain_keeps_the_aspect_and_pads_with_zeros(self, files):
         (batch,) = read(streamed(files, "plain"), batch_size=5)
         assert batch.sizes.tolist() == [[21, 16], [16, 21], [16, 16], [16, 29], [33, 16]]
@@ -178,6 +195,8 @@ class TestErrors:
             ({"resize_side": 32}, "resize_side: expected one for 'centre' alone, got 32 for"),
             ({"reading": "centre", "resize_side": 15}, "side: expected at most resize_side, 15"),
             ({"workers": -1}, "workers: expected at least 0, got -1"),
+            ({"interpolation": "cubic"}, "interpolation: expected one of bilinear, bicubic, got"),
+            ({"max_pixels": 0}, "max_pixels: expected an integer of at least 1, got 0"),
         ],
     )
     def test_wrong_arguments_are_named(self, options, message):

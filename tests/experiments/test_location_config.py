@@ -3,14 +3,14 @@
 import re
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import pytest
 
 from gpe.errors import InputError
 from gpe.experiments.location_config import TABLE_1, TABLE_1_GRIDS, LocationConfig
+from tests.conftest import SHARED_DATA
 
-PAPER = Path(__file__).parents[3] / "shared" / "paper" / "paper.txt"
+PAPER = SHARED_DATA.parent / "paper" / "paper.txt"
 
 SETTING = {
     "network": "gapnet",

@@ -4,10 +4,12 @@ import copy
 import pickle
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
 from torch import nn
+from torchmetrics import MetricCollection
 
 import gpe
 from gpe.errors import InputError
@@ -366,3 +368,21 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_no_images_no_number():
     with pytest.raises(InputError, match="images: expected one or more, got none"):
         ShiftConsistency(max_shift=1, protocol="crop").compute()
+
+
+def test_metrics_in_a_collection_keep_their_own_states():
+    """The first batch is one colour, so that no shift changes a thing."""
+    kinds = {"small": np.int64(1), "large": np.int32(3)}
+    both = MetricCollection(
+        {n: ShiftConsistency(max_shift=shift, protocol="circular") for n, shift in kinds.items()}
+    )
+    images, _ = sample(40)
+    first, model = torch.zeros_like(images), small_network()
+    both.update(model, first)
+    both.update(model, images)
+    for name, shift in kinds.items():
+        alone = ShiftConsistency(max_shift=int(shift), protocol="circular")
+        alone.update(model, first)
+        alone.update(model, images)
+        assert both[name].compute() == alone.compute()
+    assert both["small"].compute() != both["large"].compute()

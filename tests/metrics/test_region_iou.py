@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassJaccardIndex
 
 import gpe
 from gpe.errors import InputError
@@ -160,6 +162,48 @@ def test_a_region_without_labels_has_no_number():
     metric = gpe.RegionIoU(2, regions=("left", "right"))
     metric.update(torch.ones_like(labels), labels)
     assert str(metric.compute()) == "{'left': nan, 'right': 1.0}"
+
+
+@pytest.mark.parametrize("ignored", (0, 2))
+def test_an_ignored_class_has_no_number_as_in_torchmetrics(ignored):
+    logits, labels = sample()
+    labels = labels.where(labels != 255, ignored)
+    metric = gpe.RegionIoU(CLASSES, regions="full", ignore_index=np.int64(ignored))
+    metric.update(logits, labels)
+    predictions = F.interpolate(logits, labels.shape[1:], mode="bilinear").argmax(1)
+    options = {"num_classes": CLASSES, "ignore_index": ignored, "average": "none"}
+    theirs = MulticlassJaccardIndex(**options)(predictions, labels)
+    ours = metric.class_iou()["full"]
+    assert ours[ignored].isnan() and metric.compute()["full"] == ours.nanmean()
+    kept = [label for label in range(5) if label != ignored]
+    torch.testing.assert_close(ours[kept].float(), theirs[kept])
+
+
+def test_metrics_in_a_collection_keep_their_own_states():
+    """The first batch has the same numbers left and right, the second has not."""
+    both = MetricCollection(
+        {name: gpe.RegionIoU(2, regions=(name,)) for name in ("left", "right")}
+        | {"ignoring": gpe.RegionIoU(2, regions=("left",), ignore_index=1)}
+        | {"again": gpe.RegionIoU(2, regions=("left",))}
+    )
+    labels = torch.zeros(1, 2, 4, dtype=torch.int64)
+    both.update(labels, labels)
+    labels[..., :2] = 1
+    both.update(torch.zeros_like(labels), labels)
+    alone = {name: gpe.RegionIoU(2, regions=(name,)) for name in ("left", "right")}
+    for metric in alone.values():
+        metric.update(torch.zeros_like(labels), torch.zeros_like(labels))
+        metric.update(torch.zeros_like(labels), labels)
+    assert both["right"].compute() == alone["right"].compute() == {"right": 1.0}
+    assert both["left"].compute() == both["again"].compute() == alone["left"].compute()
+    assert alone["left"].compute()["left"] == 0.25 and both["ignoring"].compute()["left"] == 1.0
+    assert len(both.compute_groups) == 3, "equal ones may share"
+
+
+def test_numpys_integers_are_counts():
+    metric = gpe.RegionIoU(np.int64(2), ignore_index=np.uint8(255))
+    metric.update(torch.zeros(1, 4, 4).long(), torch.zeros(1, 4, 4).long())
+    assert metric.compute()["full"] == 1 and type(metric.num_classes) is int
 
 
 def test_means_are_taken_over_any_leading_dimensions():

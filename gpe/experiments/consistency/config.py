@@ -59,6 +59,6 @@ COMMANDS = (
         ConsistencyConfig,
         run="run",
         help="Score any classifier: how often does the answer stay when the image moves?",
-        places=("workers", "root", "download", "out", "resume", "force"),
+        places=("workers", "root", "download", "max_pixels", "out", "resume", "force"),
     ),
 )

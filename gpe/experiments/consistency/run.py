@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gpe.data import match_classes
 from gpe.experiments.consistency.config import ConsistencyConfig
 from gpe.experiments.images import images_for
 from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.shifts import expect_room
-from gpe.experiments.trained import open_trained
+from gpe.experiments.trained import Trained, open_trained
 from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
 from gpe.records import Record, save_arrays
 
@@ -55,7 +56,8 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             images=config.images,
             border=config.protocol == "crop",
         ).to(config.device)
-        labelled = len(images.classes) == network.num_classes
+        match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
+        progress.note(f"{config.data}: classes matched {match.reason}")
         device = torch.device(config.device)
         model = network.model.to(device)
 
@@ -77,17 +79,25 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             images,
             shifts=(0, *config.shifts),
             passes=config.passes,
-            labelled=labelled,
+            labels=match.labels,
             partial=Partial(directory),
             **options,
         )
-        save_arrays(directory, probabilities_under_shifts(logits, images, **options))
+        arrays = probabilities_under_shifts(logits, images, **options)
+        labels = match.labels(arrays["labels"])
+        save_arrays(directory, arrays if labels is None else arrays | {"labels": labels})
         result = {
             "consistency": rows,
             "accuracy": unmoved["accuracy"],
-            "classes": list(images.classes) if labelled else [],
+            "labels": match.reason,
+            "classes": _names(network) if match.outputs else [],
         }
         chance = 100 / network.num_classes
         return record("consistency", config, result, chance=chance, images=len(images))
 
     return run_all(named, places, progress, score)
+
+
+def _names(network: Trained) -> list[str]:
+    """Of its classes; numbers where they have none."""
+    return list(network.classes or map(str, range(network.num_classes or 0)))
