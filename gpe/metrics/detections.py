@@ -96,11 +96,10 @@ def flat_predictions(preds: Predictions, box_format: BoxFormat) -> Tensor:
     counts = []
     for place, one in enumerate(preds):
         n = len(one["scores"])
-        shapes = {"boxes": (n, 4), "scores": (n,), "labels": (n,)}
-        for name, shape in shapes.items():
-            value = one.get(name)
-            if value is None and name == "labels":
+        for name, shape in (("boxes", (n, 4)), ("scores", (n,)), ("labels", (n,))):
+            if name not in one and name == "labels":
                 continue
+            value = one[name]
             came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             if came != shape and not (n == 0 and came == (0,)):
                 raise InputError(f"preds: {name} of image {place}: expected {shape}, got {came}")
@@ -125,9 +124,11 @@ def flat_predictions(preds: Predictions, box_format: BoxFormat) -> Tensor:
             f"{preds[image]['boxes'][n].tolist()} ({box_format}) with "
             f"{float(preds[image]['scores'][n])} of image {image}"
         )
+    if not any("labels" in one for one in preds):
+        return found
     ones = [torch.ones(n) for n in counts]
     labels = [one.get("labels", every).cpu() for one, every in zip(preds, ones, strict=True)]
-    return found[torch.cat([torch.ones(0), *labels]) == PEDESTRIAN]
+    return found[torch.cat(labels) == PEDESTRIAN]
 
 
 def flat_targets(target: Targets) -> Tensor:
@@ -136,26 +137,25 @@ def flat_targets(target: Targets) -> Tensor:
     The visibility is the area of what is seen over that of the whole box; 0 of an empty box.
     """
     tables = []
-    for place, rows in enumerate(target):
-        rows = rows.cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    for place, given in enumerate(target):
+        rows = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
         if rows.size and (rows.ndim != 2 or rows.shape[1] != 10 or rows.dtype.kind not in "iuf"):
             raise InputError(
                 f"target: image {place}: expected numbers [m,10] (class, x, y, w, h, number, x, y, "
                 f"w and h of what is seen), got {rows.dtype} {list(rows.shape)}"
             )
-        table = np.empty((len(rows) if rows.size else 0, 11))
-        table[:, 0], table[:, 1:] = place, rows.reshape(-1, 10) if rows.size else 0
-        wrong = ~(np.isfinite(table).all(1) & (table[:, [4, 5, 9, 10]] >= 0).all(1))
-        if wrong.any():
-            raise InputError(
-                f"target: image {place}: expected finite boxes with sides of 0 or more, got "
-                f"{rows[wrong][0].tolist()}"
-            )
-        tables.append(table)
-    whole = np.concatenate([np.empty((0, 11)), *tables])
-    area = whole[:, 4] * whole[:, 5]
-    seen = np.divide(whole[:, 9] * whole[:, 10], area, out=np.zeros_like(area), where=area > 0)
-    return torch.from_numpy(np.concatenate([whole[:, :6], seen[:, None]], 1))
+        tables.append(rows.reshape(-1, 10))
+    whole = np.concatenate([np.empty((0, 10)), *tables], dtype=np.float64)
+    places = np.repeat(np.arange(len(tables)), list(map(len, tables)))
+    wrong = ~(np.isfinite(whole).all(1) & (whole[:, [3, 4, 8, 9]] >= 0).all(1))
+    if wrong.any():
+        raise InputError(
+            f"target: image {places[wrong][0]}: expected finite boxes with sides of 0 or more, got "
+            f"{whole[wrong][0].tolist()}"
+        )
+    area = whole[:, 3] * whole[:, 4]
+    seen = np.divide(whole[:, 8] * whole[:, 9], area, out=np.zeros_like(area), where=area > 0)
+    return torch.from_numpy(np.column_stack([places, whole[:, :5], seen]))
 
 
 def _image(entry: Any, expected: str, images: int) -> int:

@@ -7,7 +7,7 @@ rounds, in each of which all unmatched detections of all images and settings pro
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,7 +17,6 @@ import numpy as np
 OVERLAP = 0.5
 HEIGHT_TOLERANCE = 1.25  # detections so much lower or higher than the setting's still count
 PER_IMAGE = 1000  # detections, those of the highest scores
-_PAIRS = 2**20  # of boxes at once: it bounds the memory
 
 
 class Setting(NamedTuple):
@@ -58,57 +57,78 @@ class Outcomes:
 
 
 def match(
-    detections: np.ndarray, boxes: np.ndarray, count: int, settings: Sequence[Setting]
+    found: tuple[np.ndarray, np.ndarray],
+    annotated: tuple[np.ndarray, np.ndarray],
+    count: int,
+    settings: Sequence[Setting],
 ) -> Outcomes:
     """Matches detections with annotated boxes, setting by setting.
 
     Args:
-        detections: float64 ``[n,6]``: place of the image, x, y, w, h and score.
-        boxes: float64 ``[m,7]``: place of the image, class, x, y, w, h and visibility, those of an
-            image in the annotation's order.
+        found: int64 ``[n]``, the place of each detection's image, and float64 ``[n,5]``: x, y, w,
+            h and score.
+        annotated: int64 ``[m]`` likewise, and float64 ``[m,6]``: class, x, y, w, h and
+            visibility; boxes of an image in the annotation's order.
         count: N, of images.
         settings: S of them.
 
     Source:
         CityPersons (Zhang et al., CVPR 2017) and its evaluation script.
     """
-    boxes = boxes[np.argsort(boxes[:, 0], kind="stable")]
-    detections = detections[np.lexsort((-detections[:, 5], detections[:, 0]))]
-    images = detections[:, 0].astype(np.int64)
-    # The highest scores are taken before any height is looked at.
-    best = np.arange(len(images)) - np.searchsorted(images, images) < PER_IMAGE
-    detections, images = detections[best], images[best]
+    images, detections = _by_image(*found)
+    highest = _highest(images, detections[:, 4], count)
+    images, detections = images[highest], detections[highest]
+    places, boxes = _by_image(*annotated)
 
-    height, visibility = boxes[:, 5], boxes[:, 6]
-    real = (boxes[:, 1] == 1) & np.stack(
+    # From here on detections are numbered by falling score over the set; equal scores in the
+    # order of the images, and of each image's own.
+    order = np.argsort(-detections[:, 4], kind="stable")
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    one, other, iou, of_detection = _overlaps(images, detections, places, boxes, count)
+    one = number[one]
+
+    height, visibility = boxes[:, 4], boxes[:, 5]
+    real = (boxes[:, 0] == 1) & np.stack(
         [
             (low <= height) & (height <= high) & (least <= visibility) & (visibility <= most)
             for (low, high), (least, most) in settings
         ]
     )
+    height = detections[order, 3]
     kept = np.stack(
         [
-            (detections[:, 4] >= low / HEIGHT_TOLERANCE)
-            & (detections[:, 4] < high * HEIGHT_TOLERANCE)
+            (height >= low / HEIGHT_TOLERANCE) & (height < high * HEIGHT_TOLERANCE)
             for (low, high), _ in settings
         ]
     )
-
-    one, other, iou, of_detection = _overlaps(detections, boxes, count)
     setting, pair = np.nonzero(real[:, other] & kept[:, one] & (iou >= OVERLAP))
+    numbers = setting * len(images) + one[pair], setting * len(boxes) + other[pair]
     hit = np.zeros(kept.shape, bool)
-    hit.flat[_matched(setting * len(images) + one[pair], setting * len(boxes) + other[pair],
-                      iou[pair])] = True  # fmt: skip
+    hit.flat[_matched(*numbers, iou[pair])] = True
     # A box to be ignored takes any number of those that found no pedestrian.
     setting, pair = np.nonzero(~real[:, other] & (of_detection >= OVERLAP))
     ignored = np.zeros(kept.shape, bool)
     ignored[setting, one[pair]] = True
 
-    places = boxes[:, 0].astype(np.int64)
     pedestrians = [np.bincount(places[some], minlength=count) for some in real]
-    order = np.argsort(-detections[:, 5], kind="stable")  # ties in the order of the images
-    counted = kept & (hit | ~ignored)
-    return Outcomes(images[order], hit[:, order], counted[:, order], np.stack(pedestrians))
+    return Outcomes(images[order], hit, kept & (hit | ~ignored), np.stack(pedestrians))
+
+
+def _by_image(places: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if (places[1:] >= places[:-1]).all():
+        return places, rows
+    order = np.argsort(places, kind="stable")
+    return places[order], rows[order]
+
+
+def _highest(images: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray | slice:
+    """Which detections an image may have, before any height is looked at; sorted by image."""
+    if np.bincount(images, minlength=count).max() <= PER_IMAGE:
+        return slice(None)
+    order = np.lexsort((-scores, images))
+    rank = np.arange(len(images)) - np.searchsorted(images, images)
+    return np.sort(order[rank < PER_IMAGE])
 
 
 def _matched(detections: np.ndarray, boxes: np.ndarray, overlap: np.ndarray) -> np.ndarray:
@@ -132,44 +152,36 @@ def _matched(detections: np.ndarray, boxes: np.ndarray, overlap: np.ndarray) -> 
 
 
 def _overlaps(
-    detections: np.ndarray, boxes: np.ndarray, count: int
+    images: np.ndarray,
+    detections: np.ndarray,
+    places: np.ndarray,
+    boxes: np.ndarray,
+    count: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of a detection and a box of one image that share half of anything.
 
-    Both places, the intersection over union, and over the detection's own area.
+    Both numbers, the intersection over union, and over the detection's own area.
     """
-    x, y, w, h = detections.T[1:5]
+    x, y, w, h = detections.T[:4, :, None].copy()  # one image: a column and a row
     right, bottom, area = x + w, y + h, w * h
-    gx, gy, gw, gh = boxes.T[2:6]
-    g_right, g_bottom, g_area = gx + gw, gy + gh, gw * gh
-    found = []
-    for one, other in _pairs(detections[:, 0], boxes[:, 0], count):
-        across = np.minimum(right[one], g_right[other]) - np.maximum(x[one], gx[other])
-        some = across > 0
-        one, other, across = one[some], other[some], across[some]
-        down = np.minimum(bottom[one], g_bottom[other]) - np.maximum(y[one], gy[other])
-        some = down > 0
-        one, other = one[some], other[some]
-        shared = across[some] * down[some]
-        iou, of_detection = shared / (area[one] + g_area[other] - shared), shared / area[one]
-        some = (iou >= OVERLAP) | (of_detection >= OVERLAP)
-        found.append((one[some], other[some], iou[some], of_detection[some]))
-    one, other, iou, of_detection = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return one, other, iou, of_detection
-
-
-def _pairs(
-    images: np.ndarray, of_boxes: np.ndarray, count: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All pairs of a detection and a box of the same image; both are sorted by image."""
-    places = images.astype(np.int64)
-    boxes = np.bincount(of_boxes.astype(np.int64), minlength=count)
-    times, first = boxes[places], (np.cumsum(boxes) - boxes)[places]
-    ends = np.cumsum(times)
-    total = int(ends[-1]) if len(ends) else 0
-    cuts = [0, *np.searchsorted(ends, np.arange(_PAIRS, total, _PAIRS)), len(places)]
-    for start, stop in pairwise(cuts):
-        some = times[start:stop]
-        one = np.repeat(np.arange(start, stop), some)
-        shift = np.cumsum(some) - some - first[start:stop]
-        yield one, np.arange(len(one)) - np.repeat(shift, some)
+    box_x, box_y, box_w, box_h = boxes.T[1:5].copy()
+    box_right, box_bottom, box_area = box_x + box_w, box_y + box_h, box_w * box_h
+    least = 0.99 * OVERLAP * area  # to choose pairs by, before anything is divided
+    cuts = (np.searchsorted(some, np.arange(count + 1)).tolist() for some in (images, places))
+    pairs: list[tuple[np.ndarray, ...]] = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
+    for (start, stop), (first, last) in zip(*map(pairwise, cuts), strict=True):
+        if start == stop or first == last:
+            continue
+        some, own = slice(start, stop), slice(first, last)
+        shared = np.minimum(right[some], box_right[own])
+        shared -= np.maximum(x[some], box_x[own])
+        np.maximum(shared, 0, out=shared)
+        down = np.minimum(bottom[some], box_bottom[own])
+        down -= np.maximum(y[some], box_y[own])
+        shared *= down
+        at = np.flatnonzero(shared > least[some])
+        one, other = np.divmod(at, last - first)
+        pairs.append((one + start, other + first, shared.ravel()[at]))
+    one, other, shared = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    of_one = area[one, 0]
+    return one, other, shared / (of_one + box_area[other] - shared), shared / of_one

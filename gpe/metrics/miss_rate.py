@@ -26,6 +26,7 @@ from gpe.metrics.matching import SETTINGS, Outcomes, match
 
 # False positives per image: four digits, as the official script has them, not powers of ten.
 REFERENCES = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
+Numbered = tuple[np.ndarray, np.ndarray]  # places of images, and rows
 _CELLS = 2**21  # of draws times detections at once: it bounds the memory
 
 
@@ -259,7 +260,8 @@ class LogAverageMissRate(Metric):
                 indices, _, boxes = metric._each_once()
                 found.append((indices, boxes, metric._outcomes()))
         (mine, my_boxes, ours), (its, its_boxes, theirs) = found
-        if not (np.array_equal(mine, its) and np.array_equal(my_boxes, its_boxes)):
+        pairs = zip((mine, *my_boxes), (its, *its_boxes), strict=True)
+        if not all(np.array_equal(*pair) for pair in pairs):
             raise InputError(
                 f"other: expected the same {len(mine)} images with the same annotations, got "
                 f"{len(its)} that differ"
@@ -286,7 +288,7 @@ class LogAverageMissRate(Metric):
         seen = sum(map(len, self.images))
         return torch.arange(seen, seen + count)
 
-    def _each_once(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _each_once(self) -> tuple[np.ndarray, Numbered, Numbered]:
         """Indices of the images, rising; detections and boxes as :func:`match` takes them."""
         images, detections, boxes = (
             dim_zero_cat(getattr(self, name)).cpu().numpy() for name in _WIDTHS
@@ -305,9 +307,10 @@ class LogAverageMissRate(Metric):
                     f"others of image {int(images[again, 0])}"
                 )
 
-        def numbered(rows: np.ndarray, times: np.ndarray) -> np.ndarray:
+        def numbered(rows: np.ndarray, times: np.ndarray) -> Numbered:
             places = np.repeat(place, times)
-            return np.column_stack([places, rows])[places >= 0]
+            once = places >= 0 if len(indices) < len(images) else slice(None)
+            return places[once], rows[once]
 
         return indices, numbered(detections, counts[:, 0]), numbered(boxes, counts[:, 1])
 
@@ -344,19 +347,35 @@ def _rates(outcomes: Outcomes, times: np.ndarray | None = None) -> np.ndarray:
     rates = np.empty((len(times), len(outcomes.hit)))
     for setting, (hit, counted) in enumerate(zip(outcomes.hit, outcomes.counted, strict=True)):
         hit, of_image = hit[counted], outcomes.images[counted]
-        step = max(1, _CELLS // (len(hit) + 1))
-        for start in range(0, len(times), step):
-            drawn = times[start : start + step]
-            weights = np.zeros((len(drawn), len(hit) + 1), np.int64)  # a curve starts at 0 and 0
-            weights[:, 1:] = drawn[:, of_image]
-            true = (weights * np.append(False, hit)).cumsum(1)
-            fppi = (weights.cumsum(1) - true) / images
-            last = np.stack([np.searchsorted(row, REFERENCES, "right") - 1 for row in fppi])
-            people = drawn @ outcomes.pedestrians[setting]
-            with np.errstate(divide="ignore", invalid="ignore"):  # all found, or nobody there
-                missed = 1 - np.take_along_axis(true, last, 1) / people[:, None]
-                rates[start : start + step, setting] = 100 * np.exp(np.log(missed).mean(1))
+        # Nothing is read beyond 1 false positive an image, and few draws get there only after 2.
+        enough = int(np.searchsorted((~hit).cumsum(), 2 * images))
+        true, beyond = _found(times, hit[:enough], of_image[:enough])
+        if enough < len(hit) and not beyond.all():
+            true[~beyond] = _found(times[~beyond], hit, of_image)[0]
+        people = times @ outcomes.pedestrians[setting]
+        with np.errstate(divide="ignore", invalid="ignore"):  # all found, or nobody there
+            rates[:, setting] = 100 * np.exp(np.log(1 - true / people[:, None]).mean(1))
     return rates
+
+
+def _found(
+    times: np.ndarray, hit: np.ndarray, of_image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pedestrians found at each reference, ``[D,9]``, and whether the curve goes beyond the last.
+
+    Recall is read at the last point at or below a reference, and is 0 before the first.
+    """
+    found, beyond = np.empty((len(times), len(REFERENCES))), np.empty(len(times), bool)
+    step = max(1, _CELLS // (len(hit) + 1))
+    for some in (slice(start, start + step) for start in range(0, len(times), step)):
+        drawn = times[some]
+        weights = np.zeros((len(drawn), len(hit) + 1), np.int64)  # a curve starts at 0 and 0
+        weights[:, 1:] = drawn[:, of_image]
+        true = (weights * np.append(False, hit)).cumsum(1)
+        fppi = (weights.cumsum(1) - true) / times.shape[1]
+        last = np.stack([np.searchsorted(row, REFERENCES, "right") - 1 for row in fppi])
+        found[some], beyond[some] = np.take_along_axis(true, last, 1), fppi[:, -1] > REFERENCES[-1]
+    return found, beyond
 
 
 def _curves(outcomes: Outcomes) -> list[Curve]:

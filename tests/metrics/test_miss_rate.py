@@ -102,13 +102,6 @@ def test_corners_are_boxes_with_their_sides():
     assert log_average_miss_rate(corners, target) == expected
 
 
-def test_many_pairs_are_cut_into_parts(monkeypatch):
-    preds, target = cases(4)
-    expected = log_average_miss_rate(preds, target, box_format="xywh")
-    monkeypatch.setattr("gpe.metrics.matching._PAIRS", 50)
-    assert log_average_miss_rate(preds, target, box_format="xywh") == expected
-
-
 @pytest.mark.skipif(not REAL.exists(), reason="needs CityPersons: GPE_TEST_DATA")
 def test_the_real_validation_set():
     target = list(read_annotations(REAL).values())
