@@ -86,7 +86,10 @@ def match(
     number = np.empty_like(order)
     number[order] = np.arange(len(order))
     one, other, iou, of_detection = _overlaps(images, detections, places, boxes, count)
+    # A detection prefers the greatest overlap, and of equal ones the later box.
     one = number[one]
+    preferred = np.lexsort((-other, -iou, one))
+    one, other, iou, of_detection = (some[preferred] for some in (one, other, iou, of_detection))
 
     height, visibility = boxes[:, 4], boxes[:, 5]
     real = (boxes[:, 0] == 1) & np.stack(
@@ -105,7 +108,7 @@ def match(
     setting, pair = np.nonzero(real[:, other] & kept[:, one] & (iou >= OVERLAP))
     numbers = setting * len(images) + one[pair], setting * len(boxes) + other[pair]
     hit = np.zeros(kept.shape, bool)
-    hit.flat[_matched(*numbers, iou[pair])] = True
+    hit.flat[_matched(*numbers)] = True
     # A box to be ignored takes any number of those that found no pedestrian.
     setting, pair = np.nonzero(~real[:, other] & (of_detection >= OVERLAP))
     ignored = np.zeros(kept.shape, bool)
@@ -131,14 +134,13 @@ def _highest(images: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray |
     return np.sort(order[rank < PER_IMAGE])
 
 
-def _matched(detections: np.ndarray, boxes: np.ndarray, overlap: np.ndarray) -> np.ndarray:
-    """Which detections are matched, of pairs that may be; their numbers rise as scores fall.
+def _matched(detections: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Which detections are matched, of pairs that may be, by detection and its preference.
 
-    A detection prefers the greatest overlap, and of equal ones the later box.
+    The numbers of detections rise as scores fall.
     """
-    order = np.lexsort((-boxes, -overlap, detections))
-    detections, boxes = detections[order], boxes[order]
-    proposing, at = np.unique(detections, return_index=True)
+    at = np.flatnonzero(np.append(True, detections[1:] != detections[:-1])[: len(detections)])
+    proposing = detections[at]
     end = np.append(at[1:], len(detections))
     holder = np.full(boxes.max(initial=-1) + 1, np.iinfo(np.int64).max)
     while True:
@@ -162,9 +164,9 @@ def _overlaps(
 
     Both numbers, the intersection over union, and over the detection's own area.
     """
-    x, y, w, h = detections.T[:4, :, None].copy()  # one image: a column and a row
+    x, y, w, h = detections.T[:4].copy()
     right, bottom, area = x + w, y + h, w * h
-    box_x, box_y, box_w, box_h = boxes.T[1:5].copy()
+    box_x, box_y, box_w, box_h = boxes.T[1:5, :, None].copy()  # columns: a table an image
     box_right, box_bottom, box_area = box_x + box_w, box_y + box_h, box_w * box_h
     least = 0.99 * OVERLAP * area  # to choose pairs by, before anything is divided
     cuts = (np.searchsorted(some, np.arange(count + 1)).tolist() for some in (images, places))
@@ -180,8 +182,8 @@ def _overlaps(
         down -= np.maximum(y[some], box_y[own])
         shared *= down
         at = np.flatnonzero(shared > least[some])
-        one, other = np.divmod(at, last - first)
+        other, one = np.divmod(at, stop - start)
         pairs.append((one + start, other + first, shared.ravel()[at]))
     one, other, shared = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    of_one = area[one, 0]
-    return one, other, shared / (of_one + box_area[other] - shared), shared / of_one
+    of_one, of_other = area[one], box_area[other, 0]
+    return one, other, shared / (of_one + of_other - shared), shared / of_one
