@@ -27,6 +27,8 @@ class Anchors(AnchorGenerator):
         [-14.0, -14.0, 18.0, 18.0]
     """
 
+    cell_anchors: list[Tensor]
+
     def __init__(self, strides: tuple[int, ...] = STRIDES):
         sizes = tuple((8 * stride,) for stride in strides)
         super().__init__(sizes, ((0.5, 1.0, 2.0),) * len(strides))
@@ -108,8 +110,8 @@ def soft_nms(
     over = box_iou(boxes, boxes)
     factors = torch.where(over > overlap, 1 - over, 1.0)
     left, kept, values = scores.clone(), [], []
-    while len(left) and (best := int(left.argmax())) >= 0 and left[best] >= least_score:
-        kept.append(best)
+    while len(left) and left.max() >= least_score:
+        kept.append(best := int(left.argmax()))
         values.append(left[best].clone())
         left *= factors[best]
         left[best] = -1
