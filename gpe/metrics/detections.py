@@ -106,9 +106,9 @@ def flat_predictions(preds: Predictions, box_format: BoxFormat) -> Tensor:
         counts.append(n)
 
     def joined(name: str, width: int = 1) -> Tensor:
-        parts = [one[name].detach().reshape(-1, width) for one in preds]
-        whole = torch.cat(parts) if parts else torch.zeros(0, width)
-        return whole.to("cpu", torch.float64)
+        parts = [one[name] for one, n in zip(preds, counts, strict=True) if n]
+        whole = torch.cat(parts) if parts else torch.zeros(0)
+        return whole.detach().to("cpu", torch.float64).reshape(-1, width)
 
     boxes, scores = joined("boxes", 4), joined("scores")
     places = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))

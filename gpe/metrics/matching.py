@@ -164,24 +164,21 @@ def _overlaps(
 
     Both numbers, the intersection over union, and over the detection's own area.
     """
-    x, y, w, h = detections.T[:4].copy()
-    right, bottom, area = x + w, y + h, w * h
-    box_x, box_y, box_w, box_h = boxes.T[1:5, :, None].copy()  # columns: a table an image
-    box_right, box_bottom, box_area = box_x + box_w, box_y + box_h, box_w * box_h
+    low, sides = detections.T[:2].copy(), detections.T[2:4].copy()
+    high, area = low + sides, sides[0] * sides[1]
+    box_low, box_sides = boxes.T[1:3, :, None].copy(), boxes.T[3:5, :, None].copy()
+    box_high, box_area = box_low + box_sides, box_sides[0] * box_sides[1]
+    low, high = low[:, None], high[:, None]  # [2,1,n] beside [2,m,1]: a table an image
     least = 0.99 * OVERLAP * area  # to choose pairs by, before anything is divided
     cuts = (np.searchsorted(some, np.arange(count + 1)).tolist() for some in (images, places))
     pairs: list[tuple[np.ndarray, ...]] = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
     for (start, stop), (first, last) in zip(*map(pairwise, cuts), strict=True):
         if start == stop or first == last:
             continue
-        some, own = slice(start, stop), slice(first, last)
-        shared = np.minimum(right[some], box_right[own])
-        shared -= np.maximum(x[some], box_x[own])
-        np.maximum(shared, 0, out=shared)
-        down = np.minimum(bottom[some], box_bottom[own])
-        down -= np.maximum(y[some], box_y[own])
-        shared *= down
-        at = np.flatnonzero(shared > least[some])
+        both = np.minimum(high[..., start:stop], box_high[:, first:last])
+        both -= np.maximum(low[..., start:stop], box_low[:, first:last])
+        shared = np.maximum(both[0], 0) * both[1]
+        at = (shared > least[start:stop]).ravel().nonzero()[0]
         other, one = np.divmod(at, stop - start)
         pairs.append((one + start, other + first, shared.ravel()[at]))
     one, other, shared = (np.concatenate(parts) for parts in zip(*pairs, strict=True))

@@ -330,6 +330,13 @@ def test_batches_and_order_change_nothing(sample):
         assert updated(preds, target, places).compute() == expected
 
 
+def test_what_was_given_stays_as_it_was():
+    boxes, rows = torch.tensor([[100.0, 50, 141, 150]]).double(), truth(box())
+    given = {"boxes": boxes.clone().requires_grad_(), "scores": torch.ones(1).double()}
+    log_average_miss_rate([given], [rows], settings="all")
+    assert torch.equal(given["boxes"], boxes) and np.array_equal(rows, truth(box()))
+
+
 def test_without_indices_images_are_numbered_as_they_come(sample):
     preds, target, expected = sample
     metric = gpe.LogAverageMissRate(box_format="xywh")
