@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from gpe.ablation import AblationResult, ablated, ablation_sweep
     from gpe.augshift import fused_augshift_loss
     from gpe.errors import InputError
-    from gpe.metrics import RegionIoU, ShiftConsistency
+    from gpe.metrics import LogAverageMissRate, RegionIoU, ShiftConsistency
     from gpe.models import (
         Classifier,
         GAPNet,
@@ -33,6 +33,7 @@ _HOMES = {
     "Classifier": "gpe.models",
     "GAPNet": "gpe.models",
     "InputError": "gpe.errors",
+    "LogAverageMissRate": "gpe.metrics",
     "PermuteNet": "gpe.models",
     "RegionIoU": "gpe.metrics",
     "ShiftConsistency": "gpe.metrics",
@@ -58,6 +59,7 @@ __all__ = [
     "Classifier",
     "GAPNet",
     "InputError",
+    "LogAverageMissRate",
     "PermuteNet",
     "RegionIoU",
     "ShiftConsistency",

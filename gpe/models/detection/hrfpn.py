@@ -1,0 +1,87 @@
+"""HRNetV2 (Wang et al., TPAMI 2020) with its pyramid, as Table S1's two-stage detectors have it."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpe.errors import expect_at_least_one
+
+# timm takes a second to import: only inside the function that needs it.
+
+
+class HRFPN(nn.Module):
+    """Maps of four sizes to five of one width: joined at the largest, mixed, and pooled.
+
+    All of it is linear in its input.
+
+    Args:
+        channels: of each map that comes in.
+        width: channels of each map that goes out; the index of a channel means the same in all.
+        levels: maps that go out, each of half the size of the one before.
+
+    Example:
+        >>> maps = [torch.zeros(1, 4, 32 >> n, 64 >> n) for n in range(4)]
+        >>> [list(level.shape[1:]) for level in HRFPN((4,) * 4, 8)(maps)]
+        [[8, 32, 64], [8, 16, 32], [8, 8, 16], [8, 4, 8], [8, 2, 4]]
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int = 256, levels: int = 5):
+        super().__init__()
+        expect_at_least_one("width", width)
+        expect_at_least_one("levels", levels)
+        self.reduction_conv = _Conv(sum(channels), width, 1)
+        self.fpn_convs = nn.ModuleList(_Conv(width, width, 3) for _ in range(levels))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        size = maps[0].shape[2:]
+        joined = [
+            part if part.shape[2:] == size else F.interpolate(part, size, mode="bilinear")
+            for part in maps
+        ]
+        whole = self.reduction_conv(torch.cat(joined, 1))
+        return [
+            conv(F.avg_pool2d(whole, 2**level) if level else whole)
+            for level, conv in enumerate(self.fpn_convs)
+        ]
+
+
+class HRNet(nn.Module):
+    """Backbone and neck: normalised images ``[N,3,H,W]`` to five maps of strides 4 to 64.
+
+    H and W are multiples of 64. The latent that Table S1 removes channels of is the output of
+    ``"neck"``, the same channels at all levels.
+
+    Args:
+        name: timm's, ``"hrnet_w32"`` for the published detectors.
+        width: channels of the pyramid; 256 for the published ones.
+
+    Source:
+        Table S1, Faster R-CNN and Cascade R-CNN.
+    """
+
+    def __init__(self, name: str = "hrnet_w32", width: int = 256):
+        super().__init__()
+        import timm
+        from timm.models import FeatureInfo
+
+        self.backbone = timm.create_model(
+            name, features_only=True, feature_location="", out_indices=(1, 2, 3, 4)
+        )
+        channels = cast(FeatureInfo, self.backbone.feature_info).channels()
+        self.neck = HRFPN(tuple(channels), width)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.neck(self.backbone(images))
+
+
+class _Conv(nn.Module):
+    """A convolution under the published name, ``conv``."""
+
+    def __init__(self, channels: int, width: int, side: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, side, padding=side // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
