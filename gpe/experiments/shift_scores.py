@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gpe.experiments.shifts import PAPER_SHIFTS
 from gpe.records import Record
-from gpe.report.blocks import Bar, Block, Cell, Column, Key, Legend, Note, Plot
+from gpe.report.blocks import Bar, Block, Cell, Column, Key, Legend, Note, Plot, Plots
 from gpe.report.plots import BandLine, by_shift
 from gpe.report.words import number
 from gpe.statistics import Estimate, mean_of
@@ -148,7 +148,7 @@ def shift_figure(lines: Mapping[str, BandLine]) -> list[Block]:
     keys = [Key(name, line.colour, dashes=line.dashes) for name, line in lines.items()]
     if any(line.paper for line in lines.values()):
         keys.append(Key("the paper's", shape="diamond"))
-    return [Legend(keys), Plot(by_shift(list(lines.values())))]
+    return [Legend(keys), Plots([Plot(by_shift(list(lines.values())))], "wide")]
 
 
 def points(seeds: Sequence[Scores]) -> dict[float, tuple[float, float, float]]:

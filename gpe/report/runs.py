@@ -73,7 +73,8 @@ def runs_blocks(runs: Sequence[Run]) -> list[Block]:
 def _facts(record: Record) -> Iterator[tuple[str, Any]]:
     """Configuration, result and circumstances of a run as flat (name, value) pairs."""
     for name, value in record.config.items():
-        yield name, value
+        if not name.endswith("digest"):  # which tells a reader nothing
+            yield name, value
     for name, value in record.result.items():
         if name in ("best", "last") and isinstance(value, dict):
             yield from ((f"{name} {_spaced(key)}", item) for key, item in value.items())
