@@ -11,12 +11,10 @@ import torch
 from rich.console import Console
 
 from gpe import cli
-from gpe.experiments.networks import open_classifier, open_frozen
-from gpe.experiments.segmentation_evaluation import load_segmenter
+from gpe.experiments.reports import print_findings, print_tables, write_report
+from gpe.experiments.trained import open_trained
 from gpe.ranking import ChannelRanking
 from gpe.records import ARRAYS, Record, find, load_arrays
-from gpe.report import write_report
-from gpe.report.terminal import print_findings, print_table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -37,7 +35,7 @@ AGAIN["ablate"] = [line for line in AGAIN["ablate"] if "--task classify" not in 
 def printed(directories):
     """The tables of runs as the terminal shows them."""
     console = Console(file=StringIO(), width=200)
-    print_table(directories, console)
+    print_tables(directories, console)
     return console.file.getvalue()
 
 
@@ -56,7 +54,7 @@ def page(directories, path):
 
 def frozen(directory, weights="pretrained"):
     """The network of a run, to be read, and the task that it was trained for."""
-    opened = open_frozen(str(directory), weights)
+    opened = open_trained(str(directory), weights)
     return opened.model, opened.task
 
 
