@@ -49,7 +49,7 @@ def _table(block: Table, width: int) -> RichTable:
         if section.title:
             table.add_row(f"[dim]{escape(section.title)}[/]")
         for row in section.rows:
-            table.add_row(*map(escape, _texts(row, shown)))
+            table.add_row(*map(escape, _texts(row, shown, block.style)))
         table.add_section()
     return table
 
@@ -71,17 +71,18 @@ def _width(block: Table, shown: Sequence[int]) -> int:
 
 
 def _rows(block: Table, shown: Sequence[int]) -> list[list[str]]:
-    return [_texts(row, shown) for section in block.sections for row in section.rows]
+    return [_texts(row, shown, block.style) for section in block.sections for row in section.rows]
 
 
-def _texts(row: Row, shown: Sequence[int]) -> list[str]:
-    label = "\n".join((row.label, *row.notes))
-    return [label, *(_text(row.cells[place]) for place in shown)]
+def _texts(row: Row, shown: Sequence[int], style: str) -> list[str]:
+    between = " " if style == "map" else "\n"
+    label = between.join((row.label, *row.notes))
+    return [label, *(_text(row.cells[place], between) for place in shown)]
 
 
-def _text(cell: Cell | None) -> str:
+def _text(cell: Cell | None, between: str) -> str:
     if cell is None:
         return ""
     paper = f"({cell.paper})" if cell.paper else ""
     first = " ".join(filter(None, (cell.text, cell.spread, paper)))
-    return "\n".join((first, *cell.lines))
+    return between.join((first, *cell.lines))
