@@ -215,7 +215,8 @@ def load_trained(directory: Path) -> OpenedModel:
     return OpenedModel(
         name=directory.name,
         model=model.eval(),
-        classes=len(images["classes"]),
+        num_classes=len(images["classes"]),
+        class_names=tuple(images["classes"]),
         mean=images["mean"],
         std=images["std"],
         input_size=config.image_size,
