@@ -408,9 +408,8 @@ class TestAuthorsCheckpoints:
     def test_no_torch_file(self, tmp_path: Path, content: bytes):
         path = tmp_path / "ckpt.pth"
         path.write_bytes(content)
-        with pytest.raises(InputError, match=f"expected {path} to hold weights, got (an empty|what cannot)"):
-            InputError, match=f"path: expected {path} to hold weights, got (an empty|what cannot)"
-        ):
+        message = f"path: expected {path} to hold weights, got (an empty|what cannot)"
+        with pytest.raises(InputError, match=message):
             load_location_checkpoint(path)
 
     def test_no_file(self, tmp_path: Path):
