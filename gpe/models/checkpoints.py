@@ -86,8 +86,9 @@ def read_checkpoint(
     order = _AVERAGED + _PLAIN if averaged else _PLAIN + _AVERAGED
     taken: list[str] = []
     others: tuple[str, ...] = ()
+    without: set[int] = set()
     while isinstance(content, dict) and len(taken) < _DEEPEST:
-        level = {key: value for key, value in content.items() if _holds(value)}
+        level = {key: value for key, value in content.items() if _holds(value, without)}
         named = [key for key in order if key in level]
         if not named and not _tensors(content):
             named = [key for key in level if isinstance(key, str) and not _TRAINING.search(key)]
@@ -322,11 +323,17 @@ def _tensors(content: dict[Any, Any]) -> bool:
     return any(isinstance(value, Tensor | Array) for value in content.values())
 
 
-def _holds(value: Any, depth: int = _DEEPEST) -> bool:
-    """Whether it is a state dict, or holds one."""
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+def _holds(value: Any, without: set[int], depth: int = _DEEPEST) -> bool:
+    """Whether it is a state dict, or holds one; those ``without`` were looked at before."""
+    if not isinstance(value, dict) or id(value) in without:
         return False
-    return _tensors(value) or (depth > 1 and any(_holds(v, depth - 1) for v in value.values()))
+    holds = all(isinstance(key, str) for key in value) and (
+        _tensors(value)
+        or (depth > 1 and any(_holds(v, without, depth - 1) for v in value.values()))
+    )
+    if not holds:
+        without.add(id(value))
+    return holds
 
 
 def _dense(content: Any, expected: str) -> dict[str, Tensor]:

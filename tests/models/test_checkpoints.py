@@ -308,6 +308,14 @@ class TestHostile:
             with pytest.raises(InputError, match=r"hold weights, got (what cannot be|more th)"):
                 read_checkpoint(path)
 
+    def test_a_dict_in_a_thousand_places_of_a_thousand(self, tmp_path):
+        """Ten to the twelfth ways lead to it, of which one is enough."""
+        content = {}
+        for _ in range(4):
+            content = {str(number): content for number in range(1000)}
+        with pytest.raises(InputError, match="no tensors under 0, 1, 2 and 997 more"):
+            read_checkpoint(saved(tmp_path / "a.pth", content))
+
     def test_a_huge_claim(self, tmp_path):
         """A storage said to be longer than what the archive holds of it."""
         saved(tmp_path / "a.pth", {"a": torch.arange(4.0)})
