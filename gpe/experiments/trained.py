@@ -15,7 +15,9 @@ from gpe.experiments import EXPERIMENTS
 from gpe.experiments.options import PRETRAINED, RANDOM
 from gpe.experiments.runs import CHECKPOINT, expecting
 from gpe.models import load_location_checkpoint, open_model
+from gpe.models.checkpoints import read_file
 from gpe.models.deeplab import load_deeplab_checkpoint
+from gpe.models.pretrained import Task
 from gpe.ranking.layer import digest
 
 # Checkpoints of before did not say what left them: an option that the others do not have.
@@ -28,7 +30,8 @@ class Trained:
 
     Attributes:
         name: what it is called.
-        task: what it was made for: ``"classification"``, ``"location"``, ``"segmentation"``.
+        task: what it was made for, as :class:`gpe.models.pretrained.OpenedModel` has it; of runs
+            also ``"location"``.
         inside: name of the module whose stages are read, all of the model if empty.
         num_classes: number of its answers; None where nothing tells.
         classes: their names; None where nothing tells.
@@ -37,6 +40,7 @@ class Trained:
             before; None where any will do.
         interpolation: of that resizing.
         config: of the run that trained it, empty for others.
+        note: what its user should know: which weights of a file were taken, what may not fit.
     """
 
     model: nn.Module
@@ -51,6 +55,7 @@ class Trained:
     resize_size: int | None = None
     interpolation: str = "bilinear"
     config: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def digest(self) -> str:
@@ -62,7 +67,7 @@ def open_trained(
     model: str,
     weights: str | None = None,
     *,
-    tasks: Sequence[str] = (),
+    tasks: Sequence[Task] = (),
     seed: int = 0,
     image_size: int | None = None,
     resize_size: int | None = None,
@@ -97,7 +102,7 @@ def open_trained(
             raise InputError(f"weights: expected {PRETRAINED} with the file {path}, got {RANDOM}")
         found = _of_file(path, output_stride)
     else:
-        found = _of_library(model, known, seed)
+        found = _of_library(model, known, seed, tasks, image_size)
     if tasks and found.task not in tasks:
         expected = " or ".join(tasks)
         raise InputError(f"model: expected a network for {expected}, got {model}: {found.task}")
@@ -113,7 +118,7 @@ def _of_run(path: Path, seed: int | None) -> Trained:
     checkpoint = path / CHECKPOINT
     what = f"model: expected {checkpoint} to be one of gpe location, augshift or segment train"
     with expecting(what):
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_file(checkpoint, "model")
         said = state.get("experiment")
         if said is None:
             folder = next(folder for option, folder in _OLD.items() if option in state["config"])
@@ -148,18 +153,27 @@ def _of_file(path: Path, output_stride: int | None) -> Trained:
     return Trained(model, path.name, "segmentation", "backbone", mean=mean, std=std)
 
 
-def _of_library(name: str, weights: str | None, seed: int) -> Trained:
+def _of_library(
+    name: str, weights: str | None, seed: int, tasks: Sequence[Task], image_size: int | None
+) -> Trained:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        opened = open_model(name, weights=weights)
+        opened = open_model(
+            name, weights=weights, tasks=tuple(tasks) or _LIBRARY_TASKS, image_size=image_size
+        )
     return Trained(
         opened.model,
         opened.name,
-        "classification",
-        num_classes=opened.classes,
+        opened.task,
+        num_classes=opened.num_classes or None,
+        classes=opened.class_names,
         mean=opened.mean,
         std=opened.std,
         input_size=opened.input_size,
         resize_size=opened.resize_size,
         interpolation=opened.interpolation,
+        note=opened.note,
     )
+
+
+_LIBRARY_TASKS: tuple[Task, ...] = ("classification", "segmentation", "features")

@@ -5,10 +5,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of, needs
-from gpe.models.weights import expect_fit, first, misshapen
+from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 
 # torchvision takes a second to import: only inside the functions that need it.
 
@@ -18,6 +17,8 @@ Backbone = Literal["resnet18", "resnet50"]
 # feature map is an eighth or a sixteenth of the image.
 _DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 _RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+
+_AUTHORS_HEAD = "classifier.classifier."  # theirs is a module within a module
 
 
 def deeplabv3(
@@ -54,7 +55,7 @@ def deeplabv3(
         torch.Size([1, 5, 4, 6])
     """
     expect_one_of("backbone", backbone, get_args(Backbone))
-    if output_stride not in _RATES:
+    if type(output_stride) is not int or output_stride not in _RATES:
         raise InputError(f"output_stride: expected 8 or 16, got {output_stride!r}")
     expect_at_least_one("num_classes", num_classes)
     expect_at_least_one("width", width)
@@ -63,11 +64,10 @@ def deeplabv3(
         from torchvision.models.segmentation import DeepLabV3
         from torchvision.models.segmentation.deeplabv3 import ASPP
 
-    resnet = _resnet(backbone, width)
-    channels = resnet.fc.in_features
+    resnet, channels = _resnet(backbone, width)
     dilation = 1
-    for stage in (resnet.layer3, resnet.layer4)[0 if output_stride == 8 else 1 :]:
-        dilation = _dilate(stage, dilation)
+    for stage in ("layer3", "layer4")[0 if output_stride == 8 else 1 :]:
+        dilation = _dilate(resnet.get_submodule(stage), dilation)
 
     # torchvision's DeepLabHead, but for its fixed width.
     head_width = 4 * width
@@ -98,7 +98,8 @@ def low_resolution_logits(model: nn.Module, images: Tensor) -> Tensor:
         >>> low_resolution_logits(deeplabv3("resnet18", 3, width=8).eval(), images).shape
         torch.Size([1, 3, 4, 4])
     """
-    return model.classifier(model.backbone(images)["out"])
+    features = model.get_submodule("backbone")(images)["out"]
+    return model.get_submodule("classifier")(features)
 
 
 def load_deeplab_checkpoint(path: str | Path, *, output_stride: int | None = None) -> nn.Module:
@@ -106,9 +107,9 @@ def load_deeplab_checkpoint(path: str | Path, *, output_stride: int | None = Non
 
     Args:
         path: the paper's authors' file, ``{"model_state": state_dict, …}``; torchvision's of
-            ``deeplabv3_resnet50`` (its auxiliary head is left out: only training uses it), bare or
-            under ``"model"`` as its training script saves it; or ``state_dict()`` of a
-            :func:`deeplabv3` in any of these forms.
+            ``deeplabv3_resnet50`` (its auxiliary head is left out: only training uses it), or
+            ``state_dict()`` of a :func:`deeplabv3`, in any form that
+            :func:`gpe.models.checkpoints.read_checkpoint` knows.
         output_stride: that the network was trained with; weights do not tell it. None: what the
             file says under ``"output_stride"``, else 16 for ``{"model_state": …}``, as the
             authors' network has, and 8 for the other forms, as torchvision's has.
@@ -125,33 +126,29 @@ def load_deeplab_checkpoint(path: str | Path, *, output_stride: int | None = Non
         Traceback (most recent call last):
         gpe.errors.InputError: path: there is no no/such/file.pth
     """
-    weights, stride = _read(path)
+    checkpoint = read_checkpoint(path)
+    stride = 16 if "model_state" in checkpoint.taken.split(".") else 8
+    known = "backbone.conv1.weight", "classifier.4.weight", f"{_AUTHORS_HEAD}4.weight"
+    weights = {
+        name.replace(_AUTHORS_HEAD, "classifier."): value
+        for name, value in fit(checkpoint.weights, known).items()
+        if not name.startswith("aux_classifier.")
+    }
     # On the meta device a network costs neither memory nor random numbers.
     with torch.device("meta"):
         model = deeplabv3(
             "resnet50" if "backbone.layer1.0.conv3.weight" in weights else "resnet18",
-            _first_dimension(weights, "classifier.4.weight", default=19),
-            output_stride=output_stride or stride,
-            width=_first_dimension(weights, "backbone.conv1.weight", default=64),
+            first_dimension(weights, "classifier.4.weight", default=19),
+            output_stride=output_stride or checkpoint.extras.get("output_stride", stride),
+            width=first_dimension(weights, "backbone.conv1.weight", default=64),
         )
-    expected = model.state_dict()
-    # Networks saved by old versions of torch lack num_batches_tracked; nothing here uses it.
-    for name, value in expected.items():
-        if name.endswith("num_batches_tracked"):
-            weights.setdefault(name, torch.zeros((), dtype=value.dtype))
-    expect_fit(
-        f"path: expected {path} to hold a DeepLabv3 on a ResNet-18 or ResNet-50",
-        [name for name in expected if name not in weights],
-        [name for name in weights if name not in expected],
-        misshapen(weights, expected),
-    )
-    weights = {name: value.to(expected[name].dtype) for name, value in weights.items()}
-    model.load_state_dict(weights, assign=True)
+    whose = f"path: expected {printable(path)} to hold a DeepLabv3 on a ResNet-18 or ResNet-50"
+    model.load_state_dict(ready(whose, weights, model.state_dict()), assign=True)
     return model.eval()
 
 
-def _resnet(backbone: Backbone, width: int) -> nn.Module:
-    """torchvision's ResNet, whose first stage has ``width`` channels."""
+def _resnet(backbone: Backbone, width: int) -> tuple[nn.Module, int]:
+    """torchvision's ResNet, whose first stage has ``width`` channels, and how many its last has."""
     from torchvision.models import resnet
 
     class Narrow(resnet.ResNet):
@@ -165,8 +162,7 @@ def _resnet(backbone: Backbone, width: int) -> nn.Module:
 
     block = {"resnet18": resnet.BasicBlock, "resnet50": resnet.Bottleneck}[backbone]
     net = (resnet.ResNet if width == 64 else Narrow)(block, _DEPTHS[backbone])
-    net.fc = nn.Linear(8 * width * block.expansion, 1)  # left out below: it tells the channels
-    return net
+    return net, 8 * width * block.expansion
 
 
 def _dilate(stage: nn.Module, dilation: int) -> int:
@@ -183,44 +179,3 @@ def _dilate(stage: nn.Module, dilation: int) -> int:
             conv.dilation = conv.padding = (spread, spread)
         conv.stride = (1, 1)
     return 2 * dilation
-
-
-def _read(path: str | Path) -> tuple[dict[str, Tensor], int]:
-    """Weights under the names of :func:`deeplabv3`, and the output stride that goes with them."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"path: there is no {path}") from None
-    except Exception as error:  # torch.load raises almost anything on a file not its own
-        came = f"what torch.load cannot read: {type(error).__name__}"
-        raise InputError(f"path: expected {path} to hold weights, got {came}") from error
-
-    stride, weights = 8, checkpoint
-    if isinstance(checkpoint, dict):
-        stride = 16 if "model_state" in checkpoint else 8
-        stride = checkpoint.get("output_stride", stride)
-        weights = checkpoint.get("model_state", checkpoint.get("model", checkpoint))
-    if not isinstance(weights, dict):
-        raise InputError(
-            f"path: expected {path} to hold a state dict, got a {type(weights).__name__}"
-        )
-    strange = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise InputError(
-            f"path: expected {path} to hold a state dict, bare or under 'model_state' or 'model', "
-            f"got no tensors under {first(strange)}"
-        )
-    weights = dict(weights)
-    consume_prefix_in_state_dict_if_present(weights, "module.")
-    return {
-        # The authors' head is a module within a module.
-        name.replace("classifier.classifier.", "classifier."): value
-        for name, value in weights.items()
-        if not name.startswith("aux_classifier.")
-    }, stride
-
-
-def _first_dimension(weights: dict[str, Tensor], name: str, default: int) -> int:
-    """The default stands in for what is not there: ``expect_fit`` will name it."""
-    shape = weights[name].shape if name in weights else ()
-    return next(iter(shape), 0) or default

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 from gpe.models.features import feature_channels, feature_map
 from gpe.models.resnet import PaddingMode, resnet18
-from gpe.models.weights import expect_fit, first, misshapen
 
 Permutation = Literal["random", "fixed"]
 
@@ -162,7 +162,8 @@ def load_location_checkpoint(
         Traceback (most recent call last):
         gpe.errors.InputError: path: there is no no/such/file.pth
     """
-    net = _read_net(path)
+    known = "conv1.weight", "layer1.0.conv1.weight", "linear_location.weight"
+    net = fit(read_checkpoint(path).weights, known)
     head = "pre_classifier" if "pre_classifier.weight" in net else "linear_location"
     if head == "pre_classifier":
         # Their GAPNet has the linear layer of their PermuteNet too, but does not use it.
@@ -170,58 +171,19 @@ def load_location_checkpoint(
 
     # On the meta device a network costs neither memory nor random numbers.
     with torch.device("meta"):
-        width = _first_dimension(net, "conv1.weight", default=64)
-        num_classes = _first_dimension(net, f"{head}.weight", default=9)
+        width = first_dimension(net, "conv1.weight", default=64)
+        num_classes = first_dimension(net, f"{head}.weight", default=9)
         backbone = resnet18(width=width, padding_mode=padding_mode)
+        model: GAPNet | PermuteNet
         if head == "pre_classifier":
             model = GAPNet(backbone, num_classes, padding_mode=padding_mode)
         else:
             model = PermuteNet(backbone, num_classes)
 
     expected = backbone.state_dict() | model.classifier.state_dict(prefix=f"{head}.")
-    _expect_weights(path, net, expected)
-    net = {name: value.to(expected[name].dtype) for name, value in net.items()}
+    whose = f"path: expected {printable(path)} to hold the authors' GAPNet or PermuteNet"
+    net = ready(whose, net, expected)
     classifier = {name: net.pop(f"{head}.{name}") for name in ("weight", "bias")}
     model.classifier.load_state_dict(classifier, assign=True)
     backbone.load_state_dict(net, assign=True)
     return model.eval()
-
-
-def _read_net(path: str | Path) -> dict[str, Tensor]:
-    """The state dict under ``"net"``, without the prefix that DataParallel puts before names."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"path: there is no {path}") from None
-    except Exception as error:  # torch.load raises almost anything on a file not its own
-        raise _not_theirs(path, f"what torch.load cannot read: {type(error).__name__}") from error
-    if not isinstance(checkpoint, dict):
-        raise _not_theirs(path, type(checkpoint).__name__)
-    net = checkpoint.get("net")
-    if not isinstance(net, dict):
-        raise _not_theirs(path, f"a dict of {first(checkpoint)}")
-    if not all(isinstance(value, Tensor) for value in net.values()):
-        raise _not_theirs(path, "values under 'net' that are no tensors")
-    return {str(name).removeprefix("module."): value for name, value in net.items()}
-
-
-def _not_theirs(path: str | Path, came: str) -> InputError:
-    return InputError(
-        f"path: expected {path} to be a location checkpoint of the paper's authors, "
-        f"{{'net': weights, 'acc': float, 'epoch': int}}, got {came}"
-    )
-
-
-def _first_dimension(net: dict[str, Tensor], name: str, default: int) -> int:
-    """The default stands in for what is not there: ``_expect_weights`` will name it."""
-    shape = net[name].shape if name in net else ()
-    return next(iter(shape), 0) or default
-
-
-def _expect_weights(path: str | Path, net: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """All ``expected`` names in ``net``, no others, in the same shapes."""
-    # Networks saved by old versions of torch lack num_batches_tracked; nothing here uses it.
-    missing = [n for n in expected if n not in net and not n.endswith("num_batches_tracked")]
-    unexpected = [name for name in net if name not in expected]
-    network = f"path: expected {path} to hold the authors' GAPNet or PermuteNet"
-    expect_fit(network, missing, unexpected, misshapen(net, expected))

@@ -62,7 +62,7 @@ class ResNet(nn.Module):
         self.conv1 = _conv(3, width, kernel, stride, padding_mode)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity()
+        self.maxpool: nn.Module = nn.Identity()
         if stem == "imagenet":
             stride, blur_pool = _halving(2, padding_mode, blur)
             self.maxpool = nn.Sequential(nn.MaxPool2d(3, stride, padding=1), blur_pool)

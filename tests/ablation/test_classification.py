@@ -139,9 +139,62 @@ class TestSplit:
         assert {id(parameter) for parameter in trunk.parameters()} < shared
         assert not any(module._forward_hooks for module in opened.model.modules())
 
-    def test_a_head_that_is_no_linear_layer(self):
+    @pytest.mark.parametrize("bf16", [False, True])
+    @pytest.mark.parametrize("kind", ["convolution", "norm", "mean of two"])
+    def test_heads_that_are_a_linear_map(self, kind, bf16):
+        class Distilled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4))
+                self.b = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4))
+
+            def forward(self, latents):
+                return (self.a(latents) + self.b(latents)) / 2
+
+        torch.manual_seed(0)
+        pooled = [nn.Conv2d(3, 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+        head = {
+            "convolution": [nn.Conv2d(6, 4, 1), nn.Flatten()],
+            "norm": [nn.Flatten(), nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))],
+            "mean of two": [nn.Flatten(), Distilled()],
+        }[kind]
+        net, images = nn.Sequential(*pooled, *head), torch.rand(8, 3, 4, 4)
+        for norm in (part for part in net.modules() if isinstance(part, nn.BatchNorm1d)):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+        net.eval()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            trunk, linear, layer = split_classifier(net, images)
+            latents = net[:3](images).flatten(1)
+            torch.testing.assert_close(trunk(images), latents)
+        if not bf16:
+            with torch.no_grad():
+                torch.testing.assert_close(linear(latents), net(images))
+        assert layer == {"convolution": "3", "norm": "4", "mean of two": "4"}[kind]
+        assert linear.weight.dtype == torch.float32
+
+    @pytest.mark.parametrize("name", ["timm/levit_128s", "timm/dla34", "timm/efficientformerv2_s0"])
+    def test_distilled_and_convolutional_networks(self, name):
+        from gpe.models.pretrained import open_model
+
+        torch.manual_seed(0)
+        net = open_model(name, weights="random").model
+        images = torch.rand(2, 3, 224, 224)
+        with torch.no_grad():
+            trunk, head, _ = split_classifier(net, images)
+            torch.testing.assert_close(head(trunk(images)), net(images), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("name", ["squeezenet1_1", "timm/deit_tiny_distilled_patch16_224"])
+    def test_networks_without_one_linear_head_are_refused(self, name):
+        from gpe.models.pretrained import open_model
+
+        net = open_model(name, weights="random").model
+        with pytest.raises(InputError, match=r"logits are a linear map of latents \[N,C\]"):
+            split_classifier(net, torch.rand(1, 3, 224, 224))
+
+    def test_logits_that_are_pooled(self):
         net = nn.Sequential(nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        with pytest.raises(InputError, match="whose logits a linear layer yields"):
+        with pytest.raises(InputError, match="a linear map of latents"):
             split_classifier(net, torch.zeros(1, 3, 4, 4))
 
     def test_a_linear_layer_of_a_kind_of_its_own(self):
@@ -150,5 +203,5 @@ class TestSplit:
                 return F.linear(F.normalize(latents), F.normalize(self.weight))
 
         net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Cosine(3, 4))
-        with pytest.raises(InputError, match="a linear map of latents, got others from Cosine"):
+        with pytest.raises(InputError, match="a linear map of latents"):
             split_classifier(net, torch.rand(1, 3, 4, 4))

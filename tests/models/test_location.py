@@ -376,7 +376,7 @@ class TestAuthorsCheckpoints:
                 lambda net: net.update({"conv1.weight": torch.zeros(4, 3, 3, 3)}),
                 r"conv1.weight \[4, 3, 3, 3\] where \[4, 3, 7, 7\] is due of another shape$",
             ),
-            (lambda net: net.clear(), "conv1.weight, .* missing$"),
+            (lambda net: net.clear(), "no tensors under net, acc, epoch$"),
             (
                 lambda net: net.update({"conv1.weight": torch.tensor(1.0)}),
                 r"conv1.weight \[\] where",
@@ -393,28 +393,29 @@ class TestAuthorsCheckpoints:
     @pytest.mark.parametrize(
         ("content", "came"),
         [
-            ([1, 2], "list"),
-            ({"model_state": {}, "epoch": 1}, "a dict of model_state, epoch"),
-            ({"net": {"conv1.weight": 3}}, "values under 'net' that are no tensors"),
+            ([1, 2], "a list"),
+            ({"model_state": {}, "epoch": 1}, "no tensors under model_state, epoch"),
+            ({"net": {"conv1.weight": 3}}, "no tensors under net"),
         ],
     )
     def test_another_kind_of_file(self, tmp_path: Path, content: Any, came: str):
         path = tmp_path / "ckpt.pth"
         torch.save(content, path)
-        with pytest.raises(InputError, match=f"path: expected {path} to be .* got {came}$"):
+        with pytest.raises(InputError, match=f"path: expected {path} to hold .* got {came}$"):
             load_location_checkpoint(path)
 
     @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 nor a zip archive"])
     def test_no_torch_file(self, tmp_path: Path, content: bytes):
         path = tmp_path / "ckpt.pth"
         path.write_bytes(content)
-        with pytest.raises(InputError, match=f"path: expected {path} to be .* torch.load cannot"):
+        message = f"path: expected {path} to hold weights, got (an empty|what cannot)"
+        with pytest.raises(InputError, match=message):
             load_location_checkpoint(path)
 
     def test_no_file(self, tmp_path: Path):
         with pytest.raises(InputError, match=r"path: there is no .*ckpt\.pth"):
             load_location_checkpoint(tmp_path / "ckpt.pth")
-        with pytest.raises(InputError, match=r"torch\.load cannot read: IsADirectoryError"):
+        with pytest.raises(InputError, match="to hold weights, got a directory"):
             load_location_checkpoint(tmp_path)
 
     def test_unknown_padding_mode(self, tmp_path: Path):

