@@ -72,7 +72,8 @@ def csp(
     from torchvision.models import ResNet
     from torchvision.models._utils import IntermediateLayerGetter
 
-    resnet = cast(ResNet, _resnet(backbone, width)[0])
+    built, last = _resnet(backbone, width)
+    resnet = cast(ResNet, built)
     # The last stage keeps its size, and all of its 3×3 convolutions are dilated. (torchvision's
     # and timm's own dilation leaves out the first.)
     for conv in (module for module in resnet.layer4.modules() if isinstance(module, nn.Conv2d)):
@@ -80,7 +81,6 @@ def csp(
         if conv.kernel_size == (3, 3):
             conv.dilation = conv.padding = (2, 2)
     stages = {f"layer{number}": f"layer{number}" for number in (2, 3, 4)}
-    last = resnet.fc.in_features
     neck = _Neck((last // 4, last // 2, last), neck_width)
     return CSP(IntermediateLayerGetter(resnet, stages), neck, _Head(3 * neck_width, head_width))
 

@@ -67,7 +67,7 @@ def test_a_checkpoint_of_the_published_form_loads(published, tmp_path):
 def test_weights_of_another_network_are_told_by_their_names(published, tmp_path, change, message):
     weights = dict(published)
     change(weights)
-    with pytest.raises(InputError, match=f"weights: expected .* a CSP, got another .*{message}"):
+    with pytest.raises(InputError, match=f"path: expected .* a CSP, got another .*{message}"):
         load_csp(saved(tmp_path, weights))
 
 
