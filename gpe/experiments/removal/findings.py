@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 
-from gpe.report.ablation_sides import SIDES, about_sides, half, half_against_half, leaning
-from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, Value, band, top
-from gpe.report.rankings import RANDOM, ranking_of
+from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
+from gpe.experiments.removal.modes import mode_of
+from gpe.experiments.removal.sides import SIDES, about_sides, half, half_against_half, leaning
+from gpe.experiments.removal.trials import Removal, Trial, Value, band, top
 from gpe.report.words import listing, signed, spans
 from gpe.statistics import rank_correlation
 
@@ -63,7 +64,7 @@ def _against_random(trial: Trial, name: str, number: int) -> str:
     baseline, value = trial.baseline[region], trial.value(name, top(number), region).mean
     place = "" if region == "full" else f" in {region}"
     text = (
-        f"Without its {number} most {ranking_of(name).kind} channels of {trial.channels} the "
+        f"Without its {number} most {mode_of(name).kind} channels of {trial.channels} the "
         f"network {_moves(baseline, value)} mIoU{place}"
     )
     if trial.draws:
@@ -123,9 +124,7 @@ def _by_region(trial: Trial, name: str, number: int) -> list[str]:
         for place in (_BELOW, _WITHIN, _ABOVE)
         if place in places
     ]
-    return [
-        f"By region, without {number} channels, {ranking_of(name).label} lies {'; '.join(parts)}."
-    ]
+    return [f"By region, without {number} channels, {mode_of(name).label} lies {'; '.join(parts)}."]
 
 
 def _other_rankings(trial: Trial, name: str, number: int) -> list[str]:
@@ -137,7 +136,7 @@ def _other_rankings(trial: Trial, name: str, number: int) -> list[str]:
     for other in others:
         value = trial.value(other, top(number), region).mean
         place = f" ({_place(trial, other, number, region)})" if len(trial.draws) > 1 else ""
-        parts.append(f"{ranking_of(other).label} leaves {value:.1f}{place}")
+        parts.append(f"{mode_of(other).label} leaves {value:.1f}{place}")
     return [f"Without {number} channels by another ranking: {listing(parts)}."]
 
 
@@ -155,7 +154,7 @@ def _over_all_counts(trial: Trial) -> list[str]:
             if place in places
         ]
         where = where or [f"{_WITHIN} at every one"]
-        parts.append(f"{ranking_of(name).label} lies {', '.join(where)}")
+        parts.append(f"{mode_of(name).label} lies {', '.join(where)}")
     return [f"Over all {len(counts)} counts, from {counts[0]} to {counts[-1]}: {'; '.join(parts)}."]
 
 
@@ -164,7 +163,7 @@ def _along_the_ranking(trial: Trial, name: str) -> str:
     values = [trial.value(name, removal, region).mean for removal in (first, last)]
     (slope,) = slopes(trial, name, region)
     text = (
-        f"One range at a time: without {_ranks(first)} of {ranking_of(name).label} {values[0]:.1f} "
+        f"One range at a time: without {_ranks(first)} of {mode_of(name).label} {values[0]:.1f} "
         f"is left, without {_ranks(last)} {values[1]:.1f}. Spearman correlation of place "
         f"with what is left is {signed(slope, 2)} over {len(trial.ranges)} ranges; above zero, the "
         "first channels count most"

@@ -1,7 +1,8 @@
 """Figures 6, S3 and S4 in plain sentences: whether one side of the image can be hurt alone."""
 
-from gpe.report.ablation_trials import Trial, band, top
-from gpe.report.rankings import RANDOM, ranking_of
+from gpe.experiments.removal.config import RANDOM
+from gpe.experiments.removal.modes import mode_of
+from gpe.experiments.removal.trials import Trial, band, top
 from gpe.report.words import listing, spans
 
 SIDES = ("left", "right")
@@ -16,7 +17,7 @@ def half(trial: Trial, side: str, number: int) -> str:
     (other,) = {*SIDES} - {side}
     removal = top(number)
     left = {
-        ranking_of(line).kind: trial.value(line, removal, side).mean
+        mode_of(line).kind: trial.value(line, removal, side).mean
         for line in trial.lines
         if line in (*SIDES, "overall")
     }

@@ -1,18 +1,22 @@
 """Records of `gpe ablate`, `figure4` and `figure6` as the report reads them, checked once."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from gpe.report.rankings import RANDOM, in_order, is_random
-from gpe.report.runs import Run
+from gpe.experiments.removal.config import PAPER_CHANNELS, PAPER_COUNTS, RANDOM, REGIONS
+from gpe.experiments.removal.modes import in_order, is_random
+from gpe.report.grouping import told_apart
+from gpe.report.runs import Run, distinct
 
-# The paper's network has so many channels, and it tells of so many removed.
-PAPER_CHANNELS = 2048
-_PAPER_COUNTS = (100, 500)
+_TITLE = ("data", "split", "network", "layer")
+# By what to tell apart those that agree in that, before any other option.
+_FIRST = ("preset", "checkpoint", "size", "seed")
+
+Found = TypeVar("Found")
 
 
 class Removal(NamedTuple):
@@ -40,6 +44,7 @@ class Trial:
         images: that were scored.
         engine: which ran, and how near it came to plainly zeroing channels.
         baseline: mIoU in percent by region, nothing removed.
+        empty: regions without a labelled pixel, which have no mIoU.
         rankings: in the order of the paper's figures, random orders not among them.
         draws: names of the random orders.
         counts: how many of the first channels were removed, rising.
@@ -55,6 +60,7 @@ class Trial:
     images: int
     engine: str
     baseline: dict[str, float]
+    empty: list[str]
     rankings: list[str]
     draws: list[str]
     counts: list[int]
@@ -94,10 +100,23 @@ class Trial:
         return told(self.partial_counts, self.channels)
 
 
+def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, Found]]:
+    """What ``read`` makes of each of ``runs``, under a title that tells it from the others.
+
+    Raises:
+        InputError: a record lacks what ``read`` looks for.
+    """
+    runs = distinct(runs)
+    configs = [run.record.config for run in runs]
+    names = [", ".join(str(config[o]) for o in _TITLE if o in config) for config in configs]
+    titles = told_apart(names, configs, _FIRST)
+    return [(title, run.read(read)) for title, run in zip(titles, runs, strict=True)]
+
+
 def told(counts: Sequence[int], channels: int) -> dict[int, int]:
     """Those of ``counts`` that are nearest to the paper's shares of its channels; the paper's."""
     found: dict[int, int] = {}
-    for paper in _PAPER_COUNTS if counts else ():
+    for paper in PAPER_COUNTS if counts else ():
         share = paper / PAPER_CHANNELS * channels
         found.setdefault(min(counts, key=lambda count: abs(count - share)), paper)
     return found
@@ -120,10 +139,15 @@ def read(run: Run) -> Trial:
     """
     config, result = run.record.config, run.record.result
     channels = int(result["channels"])
-    miou = _miou(result["rows"], channels)
-    names = {name for name, _ in miou}
-    removals = {removal for _, removal in miou}
-    baseline = _baseline(result.get("baseline"), miou)
+    scores = _miou(result["rows"], channels)
+    names = {name for name, _ in scores}
+    removals = {removal for _, removal in scores}
+    before = _baseline(result.get("baseline"), scores)
+    empty = {r for of in (before, *scores.values()) for r, value in of.items() if value is None}
+    if empty == before.keys():
+        raise ValueError("no region has a labelled pixel")
+    baseline = _without(before, empty)
+    miou = {key: _without(regions, empty) for key, regions in scores.items()}
     for name in names:
         for removal in removals:
             if miou[name, removal].keys() != baseline.keys():
@@ -136,6 +160,7 @@ def read(run: Run) -> Trial:
         images=int(result["images"]),
         engine=_engine(result),
         baseline=baseline,
+        empty=[region for region in REGIONS if region in empty],
         rankings=in_order(names - set(draws)),
         draws=draws,
         counts=sorted(removal.stop for removal in removals if removal.kind == "top"),
@@ -146,8 +171,15 @@ def read(run: Run) -> Trial:
     )
 
 
-def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict:
-    found: dict[tuple[str, Removal], dict[str, float]] = defaultdict(dict)
+Scores = dict[str, float | None]  # by region
+
+
+def _without(scores: Scores, empty: set[str]) -> dict[str, float]:
+    return {r: value for r, value in scores.items() if value is not None and r not in empty}
+
+
+def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict[tuple[str, Removal], Scores]:
+    found: dict[tuple[str, Removal], Scores] = defaultdict(dict)
     for row in rows:
         removal = removal_of(row)
         if removal.stop > channels:
@@ -155,16 +187,19 @@ def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict:
         regions = found[str(row["ranking"]), removal]
         if row["region"] in regions:
             raise ValueError(f"twice: {row['ranking']}, {removal}, {row['region']}")
-        regions[str(row["region"])] = percentage(row["miou"])
+        value = row["miou"]
+        regions[str(row["region"])] = None if value is None else percentage(value)
     if not found:
         raise ValueError("no rows")
     return found
 
 
-def _baseline(given: dict[str, Any] | None, miou: dict) -> dict[str, float]:
+def _baseline(given: dict[str, Any] | None, miou: dict[tuple[str, Removal], Scores]) -> Scores:
     """Nothing removed: said so, or the first of no channels."""
     if given:
-        return {str(name): percentage(value) for name, value in given.items()}
+        return {
+            str(name): None if value is None else percentage(value) for name, value in given.items()
+        }
     for (_, removal), regions in miou.items():
         if removal == top(0):
             return regions

@@ -1,30 +1,28 @@
 """Figures 4, 6, S3 and S4: mIoU without the first channels, without a range, and what it costs."""
 
-from typing import Any
+from collections.abc import Iterable
 
-from gpe.report.ablation_sides import SIDES, about_sides
-from gpe.report.ablation_trials import PAPER_CHANNELS, Removal, Trial, top
-from gpe.report.figures import BandLine, limits, panel
-from gpe.report.rankings import RANDOM, ranking_of
+from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
+from gpe.experiments.removal.modes import mode_of
+from gpe.experiments.removal.sides import SIDES, about_sides
+from gpe.experiments.removal.trials import Removal, Trial, top
+from gpe.report.blocks import Block, Heading, Key, Legend, Plot, Plots
+from gpe.report.plots import BandLine, limits, panel
 
 # Dashes of what is measured in either half, where colours stand for no ranking.
 HALVES = {"left": "", "right": "7 3"}
 _SMALL, _LARGE = (2.6, 2.1), (4.6, 2.9)
 
 
-def figures(trial: Trial) -> list[dict[str, Any]]:
-    """Rows of panels that share an axis.
-
-    ``wide`` ones are larger; ``legend`` is ``"rankings"``, ``"halves"`` or, where it stands
-    above an earlier row, empty.
-    """
-    rows = []
+def figures(trial: Trial) -> list[Block]:
+    """Rows of panels that share an axis, each under its heading."""
+    rows: list[Block] = []
     if trial.experiment != "figure6" or not about_sides(trial):
         rows += _rows(trial, trial.regions, "Figure 4", wide=False)
     if about_sides(trial):
         rows += _rows(trial, list(SIDES), "Figure 6", wide=True)
         if trial.counts:
-            rows.append(_costs(trial))
+            rows += _costs(trial)
     return rows
 
 
@@ -43,46 +41,43 @@ def lines(trial: Trial, region: str, kind: str) -> list[BandLine]:
     return found
 
 
-def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[dict[str, Any]]:
-    rows = []
+def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[Block]:
+    rows: list[Block] = []
     if trial.counts:
-        rows.append(
-            {
-                "title": f"{name}: the first N channels removed",
-                "wide": wide,
-                "legend": "rankings",
-                "panels": _panels(trial, regions, "top", wide=wide),
-            }
-        )
+        rows += [
+            Heading(f"{name}: the first N channels removed", level=3),
+            legend(trial),
+            _panels(trial, regions, "top", wide=wide),
+        ]
     if len(trial.ranges) > 1 and not (wide and trial.experiment == "ablate"):
-        rows.append(
-            {
-                "title": f"{name}: one range of the ranking removed at a time",
-                "wide": wide,
-                "legend": "" if rows else "rankings",
-                "panels": _panels(trial, regions, "range", wide=wide),
-            }
-        )
+        title = f"{name}: one range of the ranking removed at a time"
+        rows += [
+            Heading(title, level=3),
+            *([] if rows else [legend(trial)]),
+            _panels(trial, regions, "range", wide=wide),
+        ]
     return rows
 
 
-def _panels(trial: Trial, regions: list[str], kind: str, *, wide: bool) -> list[dict[str, Any]]:
+def _panels(trial: Trial, regions: list[str], kind: str, *, wide: bool) -> Plots:
     drawn = {region: lines(trial, region, kind) for region in regions}
     shown = _limits(trial, drawn, shared=kind == "top")
     label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
-    return [
-        {
-            "title": f"{region} half" if region in SIDES else region,
-            "figure": panel(
+    plots = [
+        Plot(
+            panel(
                 found,
                 label=label,
                 limits=shown[region],
                 level=trial.baseline[region],
                 size=_LARGE if wide else _SMALL,
             ),
-        }
+            f"{region} half" if region in SIDES else region,
+            "mIoU, %",
+        )
         for region, found in drawn.items()
     ]
+    return Plots(plots, "wide" if wide else "small")
 
 
 def _limits(
@@ -103,7 +98,7 @@ def _limits(
 
 
 def _line(name: str, points: dict, paper: dict[float, float]) -> BandLine:
-    style = ranking_of(name)
+    style = mode_of(name)
     return BandLine(points=points, paper=paper, colour=style.colour, dashes=style.dashes)
 
 
@@ -121,24 +116,45 @@ def _middle(removal: Removal) -> float:
     return (removal.start + removal.stop) / 2
 
 
-def _costs(trial: Trial) -> dict[str, Any]:
+def _costs(trial: Trial) -> list[Block]:
     """Points that either half loses without the channels of one side: Figures S3 and S4."""
     drawn = {side: [_cost(trial, side, half) for half in reversed(SIDES)] for side in SIDES}
     shared = limits([line for found in drawn.values() for line in found], 0.0)
-    return {
-        "title": "Figures S4 and S3: what either half loses",
-        "wide": True,
-        "legend": "halves",
-        "panels": [
-            {
-                "title": f"the first N {ranking_of(side).kind} channels removed",
-                "figure": panel(
-                    found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE
-                ),
-            }
-            for side, found in drawn.items()
-        ],
-    }
+    plots = [
+        Plot(
+            panel(found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE),
+            f"the first N {mode_of(side).kind} channels removed",
+            "points lost",
+        )
+        for side, found in drawn.items()
+    ]
+    keys = [
+        Key(f"points of mIoU lost in the {half} half", dashes=dashes)
+        for half, dashes in HALVES.items()
+    ]
+    heading = Heading("Figures S4 and S3: what either half loses", level=3)
+    return [heading, Legend(keys), Plots(plots, "wide")]
+
+
+def legend(trial: Trial) -> Legend:
+    """Of lines by ranking."""
+    keys = mode_keys(trial.lines, len(trial.draws))
+    if has_paper(trial):
+        share = f", at the same share of its {PAPER_CHANNELS} channels"
+        text = "the paper's" + (share if trial.channels != PAPER_CHANNELS else "")
+        keys.append(Key(text, shape="diamond"))
+    return Legend(keys)
+
+
+def mode_keys(names: Iterable[str], draws: int) -> list[Key]:
+    """Of rankings, of random orders as one, and of nothing removed."""
+    keys = []
+    for name in names:
+        mode = mode_of(name)
+        band = f", mean of {draws} draws, band from lowest to highest"
+        text = mode.label + (band if name == RANDOM and draws > 1 else "")
+        keys.append(Key(text, mode.colour, dashes=mode.dashes))
+    return [*keys, Key("nothing removed", "muted", dashes="1 3")]
 
 
 def _cost(trial: Trial, side: str, half: str) -> BandLine:

@@ -4,18 +4,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import floor, log10
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpe.experiments.removal.config import PAPER_CHANNELS
+from gpe.experiments.removal.modes import in_order, is_random, mode_of
+from gpe.experiments.removal.trials import each
 from gpe.records import load_arrays
-from gpe.report.ablation_trials import PAPER_CHANNELS
-from gpe.report.figures import BandLine, limits, panel
-from gpe.report.given_networks import each
+from gpe.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Finding,
+    Heading,
+    Note,
+    Plot,
+    Plots,
+    Row,
+    Section,
+    Table,
+)
 from gpe.report.grouping import recipe
-from gpe.report.rankings import in_order, is_random, ranking_of
+from gpe.report.plots import BandLine, limits, panel
 from gpe.report.runs import Run
-from gpe.report.words import count, signed
+from gpe.report.words import count, number, signed
 from gpe.statistics import rank_correlation
 
 _RECIPE = ("preset", "size", "batch_size", "precision", "seed")
@@ -24,6 +37,14 @@ _SIGNED = ("left", "right")
 _COMPARED = (("overall", "kernel_flip_mirror"), ("overall", "kernel_flip_pair"), _SIGNED)
 _SHOWN = 10  # channels in the table
 _DRAWN = 256  # ranks in a figure; more would not be told apart
+
+
+class Pair(NamedTuple):
+    """Two modes, their rank correlation, and how many of the first channels they share."""
+
+    names: tuple[str, str]
+    rho: float
+    shared: int
 
 
 @dataclass(frozen=True)
@@ -67,27 +88,31 @@ class Trial:
         return max(1, round(100 / PAPER_CHANNELS * self.channels))
 
 
-def section(runs: Sequence[Run]) -> dict[str, Any]:
-    """The context of ``rank.html``: one group for each network.
+def blocks(runs: Sequence[Run]) -> list[Block]:
+    """The report of rankings.
 
     Raises:
         InputError: a record lacks what a record of a ranking has.
     """
-    return {"groups": [_group(title, trial) for title, trial in each(runs, read)]}
-
-
-def findings(runs: Sequence[Run]) -> list[str]:
-    """Sentences about each network; with several, each under its title.
-
-    Raises:
-        InputError: as of :func:`section`.
-    """
-    found = each(runs, read)
-    sentences = []
-    for title, trial in found:
-        sentences += [f"{title}:"] if len(found) > 1 else []
-        sentences += of_one(trial)
-    return sentences
+    trials = each(runs, read)
+    found: list[Block] = [Heading("Which channels hold position?", level=1)]
+    for title, trial in trials:
+        for place, text in enumerate(of_one(trial)):
+            named = title if len(trials) > 1 and place == 0 else ""
+            found.append(Finding(text, named, lead=place == 0))
+    found.append(
+        Note(
+            "Each channel is averaged over all places, of an image and of its mirror. Their "
+            "difference, in the units of the layer, says how far the channel tells left from "
+            "right: its absolute value, averaged over images (Equation 2), or as it is, over "
+            "images with people on one side alone (Equation 3). Kernel-Flip* and Kernel-Flip** "
+            "mirror the kernels of the network as well."
+        )
+    )
+    for title, trial in trials:
+        found += _of_network(title, trial)
+    about = "Channel and score; the report has the intervals."
+    return [*found, Note(about, where="terminal")]
 
 
 def read(run: Run) -> Trial:
@@ -141,7 +166,7 @@ def of_one(trial: Trial) -> list[str]:
     for name, ranked in trial.scored.items():
         shown, (channel, score) = _format(ranked), ranked.top[0]
         text = (
-            f"{ranking_of(name).label}, over {count(ranked.images, 'image')}: channel {channel} of "
+            f"{mode_of(name).label}, over {count(ranked.images, 'image')}: channel {channel} of "
             f"{trial.channels} comes first, {shown(score)}"
         )
         if ranked.ends:
@@ -158,69 +183,104 @@ def of_one(trial: Trial) -> list[str]:
             text += f", {times:.1f} times the median channel"
         found.append(f"{text}.")
     for pair in _pairs(trial):
-        if pair["names"] in _COMPARED:
-            one, other = (ranking_of(name).label for name in pair["names"])
+        if pair.names in _COMPARED:
+            one, other = (mode_of(name).label for name in pair.names)
             found.append(
-                f"{one} and {other}: Spearman correlation {signed(pair['rho'], 2)}, "
-                f"{pair['shared']} of the first {trial.head} channels in both "
+                f"{one} and {other}: Spearman correlation {signed(pair.rho, 2)}, "
+                f"{pair.shared} of the first {trial.head} channels in both "
                 f"({_expected(trial):.1f} by chance)."
             )
     return found
 
 
-def table(trial: Trial) -> dict[str, Any]:
+def _of_network(title: str, trial: Trial) -> list[Block]:
+    plots = _plots(trial)
+    drawn = min(trial.channels, _DRAWN)
+    bands = "Bands are 95 % intervals over images, each channel's own"
+    more = f"; {drawn} of {trial.channels} ranks are drawn" if drawn < trial.channels else ""
+    found: list[Block] = [
+        Heading(title),
+        Note(f"{recipe([trial], _RECIPE)}. {trial.images} images."),
+    ]
+    if plots:
+        found += [Heading("Scores by rank", level=3), Plots(plots), Note(f"{bands}{more}.")]
+    found += [
+        Heading("The first channels", level=3),
+        _top_table(title, trial),
+        Note(
+            "Bold: the channel. Then its score and the 95 % interval over images. The first "
+            "channels were picked for their scores, which makes these a little too high."
+        ),
+    ]
+    pairs = {pair.names: pair for pair in _pairs(trial)}
+    return found + (_agreement(trial, pairs) if pairs else [])
+
+
+def _top_table(title: str, trial: Trial) -> Table:
     """The first channels of each mode, a row for each rank."""
-    names = list(trial.scored)
-    return {
-        "heads": [
-            (ranking_of(n).label, trial.modes[n].images, ranking_of(n).colour) for n in names
-        ],
-        "rows": [
-            [_top_cell(ranked, rank) for ranked in trial.scored.values()]
-            for rank in range(min(_SHOWN, trial.channels))
-        ],
-    }
+    columns = [
+        Column(mode_of(name).label, aside=count(ranked.images, "image"))
+        for name, ranked in trial.scored.items()
+    ]
+    rows = [
+        Row(str(rank + 1), [_top_cell(ranked, rank) for ranked in trial.scored.values()])
+        for rank in range(min(_SHOWN, trial.channels))
+    ]
+    return Table("rank", columns, [Section(rows)], style="plain", title=title)
 
 
-def agreement(trial: Trial) -> dict[str, Any] | None:
-    """Spearman correlation and shared first channels of any two modes; None without arrays."""
-    pairs = {pair["names"]: pair for pair in _pairs(trial)}
-    if not pairs:
+def _top_cell(ranked: Ranked, rank: int) -> Cell | None:
+    if rank >= min(_SHOWN, len(ranked.top)):
         return None
+    shown, (channel, score) = _format(ranked), ranked.top[rank]
+    ends = " to ".join(map(shown, ranked.ends[rank])) if ranked.ends else ""
+    return Cell(str(channel), shown(score), aside=(ends,) if ends else ())
+
+
+def _agreement(trial: Trial, pairs: dict[tuple[str, str], Pair]) -> list[Block]:
+    """Spearman correlation and shared first channels of any two modes."""
     names = list(trial.modes)
-    return {
-        "head": trial.head,
-        "chance": _expected(trial),
-        "columns": [ranking_of(name).label for name in names[1:]],
-        "rows": [
-            (ranking_of(one).label, [pairs.get((one, other)) for other in names[1:]])
-            for one in names[:-1]
-        ],
-    }
+    rows = []
+    for one in names[:-1]:
+        cells = []
+        for other in names[1:]:
+            pair = pairs.get((one, other))
+            cells.append(
+                pair
+                and Cell(
+                    f"{pair.rho:.2f}".replace("-", "−"),
+                    lines=(f"{pair.shared}",),
+                    tint=max(pair.rho, 0.0),
+                )
+            )
+        rows.append(Row(mode_of(one).label, cells))
+    columns = [Column(mode_of(name).label) for name in names[1:]]
+    return [
+        Heading("How far the rankings agree", level=3),
+        Table("", columns, [Section(rows)], style="map"),
+        Note(
+            "Spearman's rank correlation of the scores, and how many of the first "
+            f"{trial.head} channels two rankings share; unrelated ones share "
+            f"{number(_expected(trial))} on average.",
+            where="both",
+        ),
+    ]
 
 
-def _pairs(trial: Trial) -> list[dict[str, Any]]:
+def _pairs(trial: Trial) -> list[Pair]:
     known = [name for name, ranked in trial.modes.items() if ranked.scores is not None]
     found = []
     for names in combinations(known, 2):
         one, other = (trial.modes[name] for name in names)
         heads = [set(ranked.order[: trial.head].tolist()) for ranked in (one, other)]
         rho = float(rank_correlation(one.scores, other.scores))
-        found.append({"names": names, "rho": rho, "shared": len(heads[0] & heads[1])})
+        found.append(Pair(names, rho, len(heads[0] & heads[1])))
     return found
 
 
 def _expected(trial: Trial) -> float:
     """How many of the first channels two unrelated orders share."""
     return trial.head**2 / trial.channels
-
-
-def _top_cell(ranked: Ranked, rank: int) -> dict[str, Any] | None:
-    if rank >= min(_SHOWN, len(ranked.top)):
-        return None
-    shown, (channel, score) = _format(ranked), ranked.top[rank]
-    ends = list(map(shown, ranked.ends[rank])) if ranked.ends else None
-    return {"channel": channel, "score": shown(score), "ends": ends}
 
 
 def _format(ranked: Ranked) -> Callable[[float], str]:
@@ -230,39 +290,22 @@ def _format(ranked: Ranked) -> Callable[[float], str]:
     return lambda value: f"{value:.{decimals}f}".replace("-", "−")
 
 
-def _group(title: str, trial: Trial) -> dict[str, Any]:
-    return {
-        "title": title,
-        "recipe": recipe([trial], _RECIPE),
-        "images": trial.images,
-        "findings": of_one(trial),
-        "figures": _figures(trial),
-        "drawn": min(trial.channels, _DRAWN),
-        "channels": trial.channels,
-        "table": table(trial),
-        "agreement": agreement(trial),
-    }
-
-
-def _figures(trial: Trial) -> list[dict[str, Any]]:
+def _plots(trial: Trial) -> list[Plot]:
     ranks = np.unique(np.linspace(0, trial.channels - 1, _DRAWN).round().astype(int))
     lines = {}
     for name, ranked in trial.scored.items():
-        if ranked.scores is None:
+        if ranked.scores is None or ranked.order is None:
             continue
         ends = ranked.scores[None].repeat(2, 0) if ranked.interval is None else ranked.interval
         by_rank = np.stack([ranked.scores, *ends])[:, ranked.order[ranks]].T.tolist()
-        points = {int(rank) + 1: tuple(values) for rank, values in zip(ranks, by_rank, strict=True)}
-        style = ranking_of(name)
-        lines[name] = BandLine(points=points, paper={}, colour=style.colour, dashes="")
+        points = {float(rank) + 1: tuple(of) for rank, of in zip(ranks, by_rank, strict=True)}
+        lines[name] = BandLine(points=points, paper={}, colour=mode_of(name).colour, dashes="")
     return [
-        {
-            "label": ranking_of(name).label,
-            "images": trial.modes[name].images,
-            "figure": panel(
-                [line], label="rank", limits=_limits(lines, name), level=0.0, size=(3.2, 2.3)
-            ),
-        }
+        Plot(
+            panel([line], label="rank", limits=_limits(lines, name), level=0.0, size=(3.2, 2.3)),
+            mode_of(name).label,
+            count(trial.modes[name].images, "image"),
+        )
         for name, line in lines.items()
     ]
 

@@ -6,10 +6,18 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from gpe.report.ablation_trials import Removal, Value, percentage, removal_of, told, top
-from gpe.report.given_networks import each
+from gpe.experiments.removal.config import RANDOM
+from gpe.experiments.removal.modes import in_order, is_random
+from gpe.experiments.removal.trials import (
+    Removal,
+    Value,
+    each,
+    percentage,
+    removal_of,
+    told,
+    top,
+)
 from gpe.report.grouping import grouped
-from gpe.report.rankings import RANDOM, in_order, is_random
 from gpe.report.runs import Run
 
 

@@ -1,0 +1,276 @@
+"""What classifiers lose without some of their channels: `gpe ablate --task classify`."""
+
+from collections.abc import Sequence
+
+from gpe.experiments.removal.classify_trials import Excess, Trial, groups
+from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
+from gpe.experiments.removal.figures import mode_keys
+from gpe.experiments.removal.modes import mode_of
+from gpe.experiments.removal.trials import Removal, band, top
+from gpe.report.blocks import (
+    Bar,
+    Block,
+    Cell,
+    Column,
+    Finding,
+    Heading,
+    Key,
+    Legend,
+    Note,
+    Plot,
+    Plots,
+    Row,
+    Section,
+    Table,
+)
+from gpe.report.grouping import recipe
+from gpe.report.plots import DASHES, BandLine, limits, panel
+from gpe.report.runs import Run
+from gpe.report.words import count, listing, number, signed
+from gpe.statistics import Estimate, difference_of
+
+_RECIPE = ("image_size", "precision", "random_seeds", "seed")
+# Of networks whose names begin so, as those of gpe augshift; of others in turn.
+_COLOURS = {
+    "baseline": "red",
+    "augshift": "blue",
+    "wide-crops": "orange",
+    "blurpool-augshift": "teal",
+    "blurpool": "grey",
+}
+
+
+def blocks(runs: Sequence[Run]) -> list[Block]:
+    """The report of classifiers, those of the same images side by side.
+
+    Raises:
+        InputError: a record lacks what a record of this experiment has.
+    """
+    found: list[Block] = [Heading("What does a classifier lose without these channels?", level=1)]
+    sets = groups(runs)
+    for trials in sets:
+        for place, text in enumerate(_findings(trials)):
+            found.append(Finding(text, lead=place < 2))
+    found.append(
+        Note(
+            "The channels are those before the linear layer, ranked by how much position they "
+            "hold. The first N of an order are set to zero and all images are classified again; "
+            "top-1 is the accuracy in percent."
+        )
+    )
+    for trials in sets:
+        found += _of_group(trials)
+    about = "Top-1 in percent; below it random channels: mean, lowest and highest draw."
+    return [*found, Note(about, where="terminal")]
+
+
+def _of_group(trials: Sequence[Trial]) -> list[Block]:
+    title = f"{trials[0].data}, {count(trials[0].images, 'image')}"
+    names = dict.fromkeys(line for trial in trials for line in trial.lines)
+    draws = len(trials[0].draws)
+    found: list[Block] = [
+        Heading(title),
+        Note(f"{recipe(trials, _RECIPE)}."),
+        Legend(mode_keys(names, draws)),
+    ]
+    for kind, heading in (("top", "The first N channels"), ("range", "One range at a time")):
+        if plots := _plots(trials, kind):
+            found += [Heading(heading, level=3), Plots(plots, "wide")]
+    about = "Top-1 in percent. The tick on a bar is the value with all channels."
+    if draws:
+        about += (
+            f" Random: mean of {count(draws, 'draw')}, the lowest and the highest. More than "
+            "random: with the 95 % interval over images."
+        )
+    return [
+        *found,
+        *_excess(trials),
+        Heading("In numbers", level=3),
+        _table(title, trials),
+        Note(about),
+    ]
+
+
+def _table(title: str, trials: Sequence[Trial]) -> Table:
+    """A row for each network and ranking; columns by the paper's share that was removed."""
+    shares = sorted({paper for trial in trials for paper in trial.told})
+    columns = [
+        Column("all channels", aside=f"guessing {trials[0].chance:.1f}"),
+        *(Column(f"without {100 * paper / PAPER_CHANNELS:.0f} %") for paper in shares),
+    ]
+    rows = []
+    for trial in trials:
+        for name in trial.rankings or [RANDOM]:
+            mode = mode_of(name)
+            cells = [_cell(trial, name, trial.told.get(paper)) for paper in shares]
+            rows.append(
+                Row(
+                    trial.label,
+                    [Cell(number(trial.baseline)), *cells],
+                    colour=mode.colour,
+                    notes=(f"{mode.label}, {count(trial.channels, 'channel')}",),
+                )
+            )
+    return Table("Network", columns, [Section(rows)], title=title)
+
+
+def _cell(trial: Trial, name: str, removed: int | None) -> Cell | None:
+    if removed is None:
+        return None
+    value, lines, aside = trial.value(name, top(removed)).mean, [], []
+    share = 100 * removed / trial.channels
+    aside.append(f"{removed} removed, {share:.0f} %")
+    if trial.draws:
+        mean, low, high = trial.value(RANDOM, top(removed))
+        lines.append(f"{number(mean)} ({number(low)}\u2013{number(high)})")
+    if excess := trial.excess.get((name, removed)):
+        points, low, high = map(number, excess)
+        aside.append(f"{points} more than random ({low} to {high})")
+    bar = Bar(value, trial.baseline)
+    return Cell(number(value), lines=tuple(lines), aside=tuple(aside), bar=bar)
+
+
+def _plots(trials: Sequence[Trial], kind: str) -> list[Plot]:
+    """A panel for each network, on one scale."""
+    drawn = [(trial, _lines(trial, kind)) for trial in trials if _removals(trial, kind)]
+    if not drawn:
+        return []
+    shared = limits(
+        [line for _, lines in drawn for line in lines], *(trial.baseline for trial, _ in drawn)
+    )
+    label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
+    return [
+        Plot(
+            panel(lines, label=label, limits=shared, level=trial.baseline, size=(4.6, 2.9)),
+            trial.label,
+            "top-1, %",
+        )
+        for trial, lines in drawn
+    ]
+
+
+def _removals(trial: Trial, kind: str) -> list[Removal]:
+    return trial.ranges if kind == "range" else [top(number) for number in trial.counts[1:]]
+
+
+def _lines(trial: Trial, kind: str) -> list[BandLine]:
+    """Random orders first: they lie below the others."""
+    found = []
+    for name in reversed(trial.lines):
+        mode = mode_of(name)
+        points: dict[float, tuple[float, float, float]] = {}
+        if kind == "top":
+            points[0] = (trial.baseline,) * 3
+        for removal in _removals(trial, kind):
+            place = removal.stop if kind == "top" else (removal.start + removal.stop) / 2
+            points[place] = trial.value(name, removal)
+        found.append(BandLine(points, {}, mode.colour, mode.dashes))
+    return found
+
+
+def _excess(trials: Sequence[Trial]) -> list[Block]:
+    """By how much more than random channels those of the first ranking cost, all networks."""
+    lines: list[BandLine] = []
+    keys: list[Key] = []
+    for place, trial in enumerate(trials):
+        name = next(iter(trial.rankings), None)
+        points: dict[float, tuple[float, float, float]] = {
+            100 * stop / trial.channels: tuple(excess)
+            for (ranking, stop), excess in sorted(trial.excess.items(), key=lambda item: item[0][1])
+            if ranking == name
+        }
+        if points:
+            colour = _colour(trial, place)
+            before = sum(key.colour == colour for key in keys)
+            dashes = DASHES[before % len(DASHES)]
+            lines.append(BandLine({0: (0.0,) * 3} | points, {}, colour, dashes))
+            keys.append(Key(trial.label, colour, dashes=dashes))
+    if not lines:
+        return []
+    shown = limits(lines, 0.0)
+    figure = panel(lines, label="channels removed, %", limits=shown, level=0.0, size=(5.2, 3))
+    text = "that the first channels cost more than as many random ones; band: 95 % over images"
+    return [
+        Heading("Beyond what random channels cost", level=3),
+        Legend(keys),
+        Plots([Plot(figure, "Points of top-1", text)], "wide"),
+    ]
+
+
+def _colour(trial: Trial, place: int) -> str:
+    own = [name for name in _COLOURS if trial.label.startswith(f"{name}-")]
+    return _COLOURS[max(own, key=len)] if own else list(_COLOURS.values())[place % len(_COLOURS)]
+
+
+def _findings(trials: Sequence[Trial]) -> list[str]:
+    found = [sentence for trial in trials for sentence in _of_one(trial)]
+    return [*found, *_side_by_side(trials)]
+
+
+def _of_one(trial: Trial) -> list[str]:
+    found = []
+    for name in trial.rankings:
+        for number in list(trial.told.values())[-1:]:
+            value = trial.value(name, top(number)).mean
+            text = (
+                f"{trial.label}: without its {number} most {mode_of(name).kind} channels of "
+                f"{trial.channels} ({mode_of(name).label}) top-1 accuracy goes from "
+                f"{trial.baseline:.1f} to {value:.1f}"
+            )
+            if trial.draws:
+                random = trial.value(RANDOM, top(number))
+                text += (
+                    f"; without {number} random ones to {random.mean:.1f} "
+                    f"({band(random, len(trial.draws))}). {_verdict(trial, name, number)}"
+                )
+            else:
+                text += ". No random orders were tried, so this says nothing of the ranking."
+            found.append(text)
+    return found
+
+
+def _verdict(trial: Trial, name: str, number: int) -> str:
+    """Beside the draws, and over images: both must tell them apart."""
+    value, random = trial.value(name, top(number)).mean, trial.value(RANDOM, top(number))
+    points, low, high = trial.excess[name, number]
+    interval = f"95 % interval over images {signed(low)} to {signed(high)}"
+    if low <= 0 <= high or random.low <= value <= random.high:
+        beyond = f"{signed(points)} points beyond random"
+        return f"That is not told apart from random ({beyond}, {interval})."
+    more = "more" if points > 0 else "less"
+    return f"They cost {abs(points):.1f} points {more} than random ones ({interval})."
+
+
+def _side_by_side(trials: Sequence[Trial]) -> list[str]:
+    """Whether one network hangs on these channels more than another."""
+    found = []
+    for trial in trials:
+        name, number = next(iter(trial.rankings), None), next(reversed(trial.told.values()), None)
+        if (name, number) in trial.excess:
+            found.append((trial, name, number))
+    if len(found) < 2 or len({name for _, name, _ in found}) > 1:
+        return []
+    costs = [(trial.label, trial.excess[name, number]) for trial, name, number in found]
+    parts = [
+        f"{signed(trial.excess[name, number].points)} in {trial.label} ({number} channels)"
+        for trial, name, number in found
+    ]
+    text = (
+        f"Side by side, points that the first channels of {mode_of(found[0][1]).label} cost "
+        f"beyond random ones: {listing(parts)}."
+    )
+    first, *others = costs
+    verdicts = " ".join(_apart(first, other) for other in others)
+    return [f"{text} {verdicts} One training of each: this is of these networks alone."]
+
+
+def _apart(one: tuple[str, Excess], other: tuple[str, Excess]) -> str:
+    """The interval of a difference of two estimates, as of independent ones."""
+    (first, a), (second, b) = one, other
+    points = a.points - b.points
+    low, high = difference_of(Estimate(*a), Estimate(*b)).ends or (points, points)
+    interval = f"{signed(low)} to {signed(high)}"
+    if low <= 0 <= high:
+        return f"{first} and {second} are not told apart (by {signed(points)} points, {interval})."
+    more, less = (first, second) if points > 0 else (second, first)
+    return f"{more} loses more without them than {less}, by {abs(points):.1f} points ({interval})."
