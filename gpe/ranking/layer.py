@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gpe.errors import InputError
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 
 
 def features_at(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gpe.errors import InputError
 from gpe.metrics.evaluating import evaluating
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 from gpe.ops.flip_difference import flip_difference
 from gpe.ranking.kernel_flip import mirrored_weights
 from gpe.ranking.layer import digest, features_at

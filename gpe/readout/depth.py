@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gpe.errors import InputError
 from gpe.metrics.evaluating import evaluating
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 
 ENOUGH = 4  # stages that make a curve
 

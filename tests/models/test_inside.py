@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from gpe.errors import InputError
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 
 
 @pytest.fixture
