@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from benches.harness import OURS, Race, copy_bandwidth, milliseconds
 from gpe.data import ImageSet
 from gpe.ops.place_on_grid import place_on_grid
-from gpe.ranking.layer import features_at
 from gpe.readout import Readout, build_readout, grid_latents, train_readout
 
 GRID, IMAGES, EPOCHS, BATCH, ROUNDS, TIMED = 3, 2000, 5, 50, 5, 2
@@ -55,7 +54,7 @@ def races(device: str) -> Iterator[Race]:
                 std=STD,
                 memory_format=torch.channels_last,
             )
-            return features_at(net, LAYER, canvases)
+            return maps_at(net, LAYER, canvases, LAYOUT)[0]
 
     def train(features: Tensor | Callable, images: int = IMAGES, epochs: int = EPOCHS) -> Readout:
         """On the first ``images`` of one seeded order."""

@@ -13,10 +13,10 @@ from gpe.experiments.atlas_config import AtlasConfig, cells_of, expect_enough_im
 from gpe.experiments.networks import Frozen
 from gpe.experiments.rankings import arrays_of, shown
 from gpe.experiments.reading import Found, Tell, layers_of, read_networks
+from gpe.models.inside import digest
 from gpe.ranking import ChannelRanking, group_means, mutual_information, rank_region
 from gpe.ranking.bootstrap import interval_about, times_drawn
 from gpe.ranking.information import SHUFFLES, correlation_interval, shuffle_cells
-from gpe.ranking.layer import digest
 from gpe.readout import grid_latents
 
 INFORMATION, MIRROR = "information", "overall"

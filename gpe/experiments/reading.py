@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from gpe.data import load
-from gpe.errors import InputError
 from gpe.experiments.atlas_config import AtlasConfig
 from gpe.experiments.decode_config import DEPTH, LAST, DecodeConfig
 from gpe.experiments.networks import Frozen, open_frozen
@@ -22,7 +21,7 @@ from gpe.experiments.rankings import save_rankings
 from gpe.experiments.runs import prepare
 from gpe.ranking import ChannelRanking
 from gpe.readout import layers_by_depth
-from gpe.readout.latents import refused
+from gpe.readout.latents import taking_canvases
 from gpe.records import RECORD, Record, environment, save_arrays
 
 Tell = Callable[[str], None]
@@ -118,10 +117,6 @@ def layers_of(config: Config, frozen: Frozen) -> list[str]:
         return list(config.layers)
     side = config.grid_size * config.image_size
     canvas = torch.zeros(1, 3, side, side, device=config.device)
-    try:
+    with taking_canvases(canvas, config.grid_size):
         found = layers_by_depth(frozen.model, canvas, inside=frozen.inside)
-    except InputError:
-        raise
-    except Exception as error:  # a network may raise anything
-        raise refused(canvas, config.grid_size, error) from error
     return found if config.layers == (DEPTH,) else found[-1:]

@@ -187,11 +187,8 @@ def _derived(
         (sizes := mixed_sizes(call.module)) and shape[1] == sizes[1]
     ):
         return 1
-    if (declared := getattr(call.module, "output_fmt", None)) is not None:
-        if (known := _FORMATS.get(str(getattr(declared, "value", declared)))) is not None:
-            if known[0] == len(shape):
-                return known[1]
-    open_to = set(range(1, len(shape)))
+    if declared := _declared(call.module, shape):
+        return declared.pop()
     same = _same_at_other_sizes(shape, number, image, run)
     if len(same) == 1:
         return same.pop()
@@ -200,8 +197,9 @@ def _derived(
     if told and seen and not told & seen:
         told = set()  # they contradict each other
     else:
-        told = (told & seen) or told or seen or _declared_above(model, call, shape)
-    told &= (same or open_to)
+        above = (_declared(module, shape) for module in _above(model, call.name))
+        told = (told & seen) or told or seen or next(filter(None, above), set())
+    told &= same or told
     if len(told) != 1:
         raise InputError(
             f"channel_dim: expected the dimension of the channels of {call.name!r}, which yields "
@@ -210,27 +208,40 @@ def _derived(
     return told.pop()
 
 
+def _declared(module: nn.Module, shape: Sequence[int]) -> set[int]:
+    """What timm says of a module's maps."""
+    declared = getattr(module, "output_fmt", None)
+    ndim, dim = _FORMATS.get(str(getattr(declared, "value", declared)), (0, 0))
+    return {dim} if ndim == len(shape) else set()
+
+
 def _same_at_other_sizes(
     shape: list[int], number: int, image: Tensor, run: Callable[[Tensor], object]
 ) -> set[int]:
-    """Which dimensions stay the same for an image of another height and width; none if unknown."""
+    """Which dimensions stay the same for an image of another size; none if that is unknown."""
     if image.dim() != 4:
         return set()
     height, width = image.shape[2:]
-    small = height * width > _LARGE
-    sizes = [(256, 384)] if small else [(height + 64, width + 128), (2 * height, 3 * width)]
-    for size in sizes:
+    large = height * width > _LARGE
+    both = [(256, 384)] if large else [(height + 64, width + 128), (2 * height, 3 * width)]
+    found: set[int] = set()
+    for size in [*both, (height + 64, width), (height, width + 64)]:
         try:
             tensors = list(tensors_of(run(image.new_zeros(*image.shape[:2], *size))))
         except InputError:
             continue
         other = list(tensors[number].shape) if number < len(tensors) else []
-        if len(other) != len(shape):
+        changed = {dim for dim in range(1, len(shape)) if shape[dim : dim + 1] != other[dim:][:1]}
+        if len(other) != len(shape) or not changed:
             continue
-        same = {dim for dim in range(1, len(shape)) if shape[dim] == other[dim]}
-        if len(same) < len(shape) - 1:
-            return same
-    return set()
+        found = set(range(1, len(shape))) - changed
+        if len(changed) == 1 and len(shape) == 4 and size not in both:
+            # Height comes before width, and both before or after the channels.
+            first = changed.pop() - (size[0] == height)
+            found = {1: {3}, 2: {1}}.get(first, found)
+        if len(found) == 1:
+            break
+    return found
 
 
 def _structure(calls: Sequence[Call], call: Call, number: int, shape: list[int]) -> set[int]:
@@ -285,16 +296,6 @@ def _is_grid(count: int, height: int, width: int) -> bool:
         count % rows == 0 and _alike(rows, count // rows, height, width)
         for rows in range(1, count + 1)
     )
-
-
-def _declared_above(model: nn.Module, call: Call, shape: list[int]) -> set[int]:
-    """What timm says of the maps of a network."""
-    for module in _above(model, call.name):
-        declared = getattr(module, "output_fmt", None)
-        known = _FORMATS.get(str(getattr(declared, "value", declared)))
-        if known is not None and known[0] == len(shape):
-            return {known[1]}
-    return set()
 
 
 def _above(model: nn.Module, name: str) -> list[nn.Module]:

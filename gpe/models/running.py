@@ -19,26 +19,41 @@ WRAPPED = "_orig_mod."  # what torch.compile puts into names
 Weights = Mapping[str, Tensor]
 
 
+class RefusedError(InputError):
+    """What a network raised, said in one line; ``reason`` is the end of it."""
+
+    def __init__(self, expected: str, reason: str):
+        super().__init__(f"{expected}: {reason}")
+        self.reason = reason
+
+
 @contextmanager
 def foreign(expected: str) -> Iterator[None]:
     """Makes an InputError of one line of whatever a network raises within the block.
 
+    Of nested blocks the outermost says what was expected.
+
     Args:
         expected: the line's beginning, ``"argument: expected …, got …"``.
+
+    Raises:
+        RefusedError: an InputError with the reason.
 
     Example:
         >>> with foreign("model: expected one that takes images, got Sequential"):
         ...     nn.Sequential(nn.Linear(2, 2))(torch.zeros(1, 3))
         Traceback (most recent call last):
-        gpe.errors.InputError: model: expected one that takes images, got Sequential: RuntimeError: ...
+        gpe.models.running.RefusedError: model: expected one that takes images, got Sequential: ...
     """
     try:
         yield
+    except RefusedError as error:
+        raise RefusedError(expected, error.reason) from error
     except InputError:
         raise
     except Exception as error:  # a network may raise anything
         came = next(iter(str(error).strip().splitlines()), "")
-        raise InputError(f"{expected}: {type(error).__name__}: {came:.160}") from error
+        raise RefusedError(expected, f"{type(error).__name__}: {came:.160}") from error
 
 
 @contextmanager
@@ -55,7 +70,7 @@ def eager(model: nn.Module) -> Iterator[nn.Module]:
         The network, out of the wrapper of :func:`torch.compile`.
 
     Raises:
-        InputError: a network that is traced or scripted, wholly or in part: no hook is called there.
+        InputError: a network that is traced or scripted, wholly or in part: it calls no hook.
 
     Example:
         >>> net = nn.Sequential(nn.ReLU())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import dropout, pooling
 
@@ -191,8 +190,11 @@ def _logit_layer(calls: Sequence[Call]) -> Call | None:
 def _last(maps: Sequence[Call], calls: Sequence[Call]) -> Call:
     """The last map, as what is neither a pooling nor the whole network up to there yields it."""
     last = max((c for c in maps if not isinstance(c.module, _POOLS)), key=lambda call: call.end)
-    stem = min((c for c in calls if _mixes(c.module) and not any(c.module.children())),
-               key=lambda call: call.begin, default=last)
+    stem = min(
+        (c for c in calls if _mixes(c.module) and not any(c.module.children())),
+        key=lambda call: call.begin,
+        default=last,
+    )
     while last.holds(stem):
         same = [c for c in maps if last.holds(c) and c.yields is last.yields]
         if not same:

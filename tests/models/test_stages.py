@@ -3,13 +3,13 @@
 import pytest
 import timm
 import torch
+from gpe.models.inside import pooled_at
 from torch import nn
 from torchvision import models
 
 from gpe.errors import InputError
 from gpe.models import GAPNet, deeplabv3, resnet18
-from gpe.ranking.layer import pooled_at
-from gpe.readout import layers_by_depth
+from gpe.models.stages import layers_by_depth
 
 CANVAS = torch.zeros(1, 3, 64, 64)
 RESNET = ["conv1", "layer1", "layer2", "layer3", "layer4"]

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from gpe.models.inside import maps_at, pooled_at
 from torch import nn
 from torchvision.models import resnet18
 
 from gpe.data import ImageSet
 from gpe.errors import InputError
 from gpe.ops.place_on_grid import place_on_grid
-from gpe.ranking.layer import features_at, pooled_at
 from gpe.readout import grid_latents
 
 LAYERS = ["layer3", "conv1", "bn1", "layer1.0.conv2", "avgpool", "fc"]
@@ -33,7 +33,7 @@ def test_each_layer_is_pooled_as_it_left_its_module(net):
     found = pooled_at(net, LAYERS, images)
     assert list(found) == LAYERS
     for layer in LAYERS:
-        features = features_at(net, layer, images)
+        features = maps_at(net, layer, images)[0]
         expected = features.mean((2, 3)) if features.dim() == 4 else features
         torch.testing.assert_close(found[layer], expected, msg=layer)
 
@@ -67,7 +67,7 @@ def test_latents_are_those_of_each_canvas_by_itself(net):
         patch = images.images[image][None]
         canvas = place_on_grid(patch, cell[None], 3, mean=images.mean, std=images.std)
         for layer, latents in found.items():
-            expected = features_at(net, layer, canvas).mean((2, 3))[0]
+            expected = maps_at(net, layer, canvas)[0].mean((2, 3))[0]
             torch.testing.assert_close(latents[row], expected, rtol=1e-4, atol=1e-5)
 
 
