@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from benches.harness import OURS, Race, copy_bandwidth, milliseconds
 from gpe.data import ImageSet
+from gpe.models.inside import layout_of, maps_at
 from gpe.ops.place_on_grid import place_on_grid
 from gpe.readout import Readout, build_readout, grid_latents, train_readout
 
@@ -41,6 +42,7 @@ def races(device: str) -> Iterator[Race]:
         return found[LAYER]
 
     latents = cache()
+    layout = layout_of(net, LAYER, torch.zeros(1, 3, 96, 96, device=device))
 
     def maps(chosen: Tensor) -> Tensor:
         """What the network makes of canvases, before any pooling."""
@@ -54,7 +56,7 @@ def races(device: str) -> Iterator[Race]:
                 std=STD,
                 memory_format=torch.channels_last,
             )
-            return maps_at(net, LAYER, canvases, LAYOUT)[0]
+            return maps_at(net, LAYER, canvases, layout)[0]
 
     def train(features: Tensor | Callable, images: int = IMAGES, epochs: int = EPOCHS) -> Readout:
         """On the first ``images`` of one seeded order."""

@@ -3,14 +3,15 @@
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from gpe.errors import InputError
 from gpe.models.layout import Layout, layout_among
-from gpe.models.running import WRAPPED, Weights, calls_of, eager, forward, untouched
+from gpe.models.running import WRAPPED, Weights, calls_of, eager, forward, tensors_of, untouched
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -70,7 +71,7 @@ def layout_of(
         layer: a name of ``model.named_modules()``.
         images: floating ``[N,C,H,W]``; the first is looked at.
         channel_dim: of the layer's output, where the caller knows it; negative from the end.
-        weights: as of :func:`run_to`.
+        weights: as of :func:`gpe.models.running.forward`.
 
     Raises:
         InputError: no such layer; one that does not run, or more than once, with its calls; an
@@ -84,18 +85,38 @@ def layout_of(
         >>> layout.channels, layout.dims
         (96, (3,))
     """
-    module = find_layer(model, layer)
-    image = images[:1]
+    return layouts_of(model, [layer], images, channel_dim=channel_dim, weights=weights)[layer]
 
-    def run(images: Tensor) -> object:
-        found: dict[str, object] = {}
-        with untouched(model):
-            run_to(model, (layer,), images, found.__setitem__, weights)
-        return found[layer]
+
+def layouts_of(
+    model: nn.Module,
+    layers: Sequence[str],
+    images: Tensor,
+    *,
+    channel_dim: int | None = None,
+    weights: Weights | None = None,
+) -> dict[str, Layout]:
+    """:func:`layout_of` for several layers, from the same passes."""
+    modules = {layer: find_layer(model, layer) for layer in layers}
+
+    @cache
+    def outputs(height: int, width: int) -> dict[str, list[list[int]]]:
+        found: dict[str, list[list[int]]] = {}
+
+        def take(layer: str, output: object) -> None:
+            found[layer] = [list(tensor.shape) for tensor in tensors_of(output)]
+
+        with torch.no_grad(), untouched(model), suppress(InputError):
+            image = images.new_zeros(1, images.shape[1], height, width)
+            run_to(model, layers, image, take, weights)
+        return found
 
     with torch.no_grad(), eager(model), untouched(model):
-        calls = calls_of(model, image, reach=module, weights=weights)
-    return layout_among(calls, layer, module, model, image, channel_dim, run)
+        calls = calls_of(model, images[:1], reach=[*modules.values()], weights=weights)
+    return {
+        layer: layout_among(calls, layer, module, model, images[:1], channel_dim, outputs)
+        for layer, module in modules.items()
+    }
 
 
 def run_to(
@@ -166,7 +187,7 @@ def pooled_at(
     if not layers:
         raise InputError("layers: expected one or more, got none")
     if layouts is None:
-        layouts = {layer: layout_of(model, layer, images) for layer in layers}
+        layouts = layouts_of(model, layers, images)
     found: dict[str, Tensor] = {}
 
     def pool(name: str, output: object) -> None:

@@ -14,6 +14,8 @@ from gpe.ops.mask_channels import mask_channels
 
 _FORMATS = {"NCHW": (4, 1), "NHWC": (4, 3), "NLC": (3, 2), "NCL": (3, 1)}
 _PREFIXES = ("cls_token", "class_token", "dist_token", "reg_token", "register_tokens")
+# Of an image of this height and width, the shapes of the tensors that each layer yields.
+Outputs = Callable[[int, int], Mapping[str, Sequence[list[int]]]]
 _LARGE = 512**2  # pixels; larger images are not made larger still
 
 
@@ -121,16 +123,16 @@ def layout_among(
     model: nn.Module,
     image: Tensor,
     channel_dim: int | None,
-    run: Callable[[Tensor], object],
+    outputs: Outputs,
 ) -> Layout:
-    """As :func:`gpe.models.inside.layout_of`, which has what its calls and ``run`` yield."""
+    """As :func:`gpe.models.inside.layout_of`, which has its calls and probes."""
     call = only_call(calls, layer, module)
     tensors = checked_outputs(layer, call.output, len(image))
     shapes = [list(tensor.shape) for tensor in tensors]
     dims = [
         _given(channel_dim, layer, shape)
         if channel_dim is not None
-        else _derived(calls, call, number, shape, model, image, run)
+        else _derived(calls, call, layer, number, shape, model, image, outputs)
         for number, shape in enumerate(shapes)
     ]
     channels = {shape[dim] for shape, dim in zip(shapes, dims, strict=True)}
@@ -174,11 +176,12 @@ def _given(channel_dim: int, layer: str, shape: Sequence[int]) -> int:
 def _derived(
     calls: Sequence[Call],
     call: Call,
+    layer: str,
     number: int,
     shape: list[int],
     model: nn.Module,
     image: Tensor,
-    run: Callable[[Tensor], object],
+    outputs: Outputs,
 ) -> int:
     """The dimension of the channels of one map."""
     if len(shape) == 2:
@@ -189,7 +192,7 @@ def _derived(
         return 1
     if declared := _declared(call.module, shape):
         return declared.pop()
-    same = _same_at_other_sizes(shape, number, image, run)
+    same = _same_at_other_sizes(layer, shape, number, image, outputs)
     if len(same) == 1:
         return same.pop()
     told = _structure(calls, call, number, shape)
@@ -216,7 +219,7 @@ def _declared(module: nn.Module, shape: Sequence[int]) -> set[int]:
 
 
 def _same_at_other_sizes(
-    shape: list[int], number: int, image: Tensor, run: Callable[[Tensor], object]
+    layer: str, shape: list[int], number: int, image: Tensor, outputs: Outputs
 ) -> set[int]:
     """Which dimensions stay the same for an image of another size; none if that is unknown."""
     if image.dim() != 4:
@@ -226,11 +229,8 @@ def _same_at_other_sizes(
     both = [(256, 384)] if large else [(height + 64, width + 128), (2 * height, 3 * width)]
     found: set[int] = set()
     for size in [*both, (height + 64, width), (height, width + 64)]:
-        try:
-            tensors = list(tensors_of(run(image.new_zeros(*image.shape[:2], *size))))
-        except InputError:
-            continue
-        other = list(tensors[number].shape) if number < len(tensors) else []
+        shapes = outputs(*size).get(layer, [])
+        other = shapes[number] if number < len(shapes) else []
         changed = {dim for dim in range(1, len(shape)) if shape[dim : dim + 1] != other[dim:][:1]}
         if len(other) != len(shape) or not changed:
             continue

@@ -1,7 +1,7 @@
 """Networks that anybody wrote, run with care: guarded, uncompiled, left as they were, watched."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -162,7 +162,7 @@ class Call:
         outputs: what it yields, shapes and dtypes of the tensors.
         yields: the first call that yielded the tensor that it yields, itself if it is new.
         channel_dims: of each output the dimension of its channels, where its kind tells.
-        output: itself, of the module that is to be reached.
+        output: itself, of modules that are to be reached.
     """
 
     name: str
@@ -185,15 +185,15 @@ def calls_of(
     model: nn.Module,
     images: Tensor,
     *,
-    reach: nn.Module | None = None,
+    reach: Collection[nn.Module] = (),
     weights: Weights | None = None,
 ) -> list[Call]:
     """Runs a network once and notes the calls of its modules, in the order in which they end.
 
     Args:
         model, images, weights: as of :func:`forward`.
-        reach: a module that has to be reached; what is raised after that ends the notes, and that
-            is all.
+        reach: modules that have to be reached, whose outputs are kept; what is raised after that
+            ends the notes, and that is all.
 
     Raises:
         InputError: as :func:`forward` and :func:`eager`.
@@ -210,7 +210,7 @@ def calls_of(
         try:
             forward(network, images, weights)
         except InputError:
-            if not any(call.module is reach for call in watch.ended):
+            if not reach or set(reach) - {call.module for call in watch.ended}:
                 raise
     return watch.ended
 
@@ -230,7 +230,7 @@ def tensors_of(output: object) -> Iterator[Tensor]:
 class _Watch:
     """Hooks for every module of a network."""
 
-    def __init__(self, reach: nn.Module | None) -> None:
+    def __init__(self, reach: Collection[nn.Module]) -> None:
         self.reach = reach
         self.names: dict[nn.Module, str] = {}
         self.clock = 0
@@ -251,7 +251,7 @@ class _Watch:
         while (call := self.open.pop()).module is not module:
             pass  # one that raised, and was caught
         call.end = self.clock
-        if module is self.reach:
+        if module in self.reach:
             call.output = output
         self.clock += 1
         tensors = list(tensors_of(output))

@@ -37,6 +37,7 @@ def layers_by_depth(
         InputError: there is no module ``inside``, or no stage; images that the network refuses.
 
     Example:
+        >>> import torch
         >>> from torchvision.models import resnet18
         >>> layers_by_depth(resnet18(), torch.zeros(1, 3, 64, 64))
         ['conv1', 'layer1', 'layer2', 'layer3', 'layer4']
@@ -64,6 +65,7 @@ def last_feature_map(model: nn.Module, images: Tensor, *, inside: str = "") -> s
         InputError: as :func:`layers_by_depth`.
 
     Example:
+        >>> import torch
         >>> from torchvision.models import squeezenet1_1
         >>> last_feature_map(squeezenet1_1(), torch.zeros(1, 3, 64, 64))
         'features.12'
@@ -82,13 +84,14 @@ def what_follows(model: nn.Module, layer: str, images: Tensor) -> list[str]:
         InputError: no such layer, one that does not run, or images that the network refuses.
 
     Example:
+        >>> import torch
         >>> from torchvision.models import resnet18
         >>> what_follows(resnet18(), "layer4", torch.zeros(1, 3, 64, 64))
         ['avgpool', 'fc']
     """
     module = find_layer(model, layer)
     with evaluating(model), untouched(model):
-        calls = calls_of(model, images[:1], reach=module)
+        calls = calls_of(model, images[:1], reach=[module])
     ends = [call.end for call in calls if call.module is module]
     if not ends:
         raise InputError(f"layer: expected one that runs, got {layer!r}, which does not")

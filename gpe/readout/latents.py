@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gpe.data import ImageSet
 from gpe.errors import InputError, expect_at_least_one
 from gpe.metrics.evaluating import evaluating
-from gpe.models.inside import Layout, layout_of, pooled_at
+from gpe.models.inside import Layout, layouts_of, pooled_at
 from gpe.models.running import foreign
 from gpe.ops.place_on_grid import place_on_grid
 
@@ -86,8 +86,7 @@ def grid_latents(
                 out=canvas,
             )
             with taking_canvases(canvas, grid_size):
-                for layer in layers if not layouts else ():
-                    layouts[layer] = layout_of(model, layer, canvas, channel_dim=channel_dim)
+                layouts = layouts or layouts_of(model, layers, canvas, channel_dim=channel_dim)
                 for layer, pooled in pooled_at(model, layers, canvas, layouts).items():
                     parts[layer].append(pooled.cpu())
     return {layer: torch.cat(part) for layer, part in parts.items()}
