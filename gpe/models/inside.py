@@ -67,7 +67,7 @@ def layout_of(
     proportions. These may not contradict each other.
 
     Args:
-        model: in evaluation mode, which is the caller's affair; left as it was.
+        model: any network; it runs in evaluation mode without gradients, and is left as it was.
         layer: a name of ``model.named_modules()``.
         images: floating ``[N,C,H,W]``; the first is looked at.
         channel_dim: of the layer's output, where the caller knows it; negative from the end.
@@ -106,12 +106,12 @@ def layouts_of(
         def take(layer: str, output: object) -> None:
             found[layer] = [list(tensor.shape) for tensor in tensors_of(output)]
 
-        with torch.no_grad(), untouched(model), suppress(InputError):
+        with untouched(model), suppress(InputError):
             image = images.new_zeros(1, images.shape[1], height, width)
             run_to(model, layers, image, take, weights)
         return found
 
-    with torch.no_grad(), eager(model), untouched(model):
+    with eager(model), untouched(model):
         calls = calls_of(model, images[:1], reach=[*modules.values()], weights=weights)
     return {
         layer: layout_among(calls, layer, module, model, images[:1], channel_dim, outputs)
@@ -229,7 +229,8 @@ def digest(model: nn.Module) -> str:
             continue
         name = name.replace(WRAPPED, "")
         hashed.update(f"{name} {value.dtype} {list(value.shape)};".encode())
-        hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        hashed.update(raw.numpy().tobytes())
     return hashed.hexdigest()[:32]
 
 

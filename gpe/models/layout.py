@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,11 +85,12 @@ class Layout:
                 turned = mask_channels(part.movedim(dim, 1), channels, inplace=inplace)
                 return part if inplace else turned.movedim(1, dim)
             if isinstance(part, Mapping):
-                values = {key: masked(value) for key, value in part.items()}
-                return type(part)(values)  # type: ignore[call-arg]
+                whole: Any = type(part)
+                return whole({key: masked(value) for key, value in part.items()})
             if isinstance(part, list | tuple):
-                values = [masked(value) for value in part]
-                return type(part)(*values) if hasattr(part, "_fields") else type(part)(values)
+                kind: Any = type(part)
+                items = [masked(value) for value in part]
+                return kind(*items) if hasattr(kind, "_fields") else kind(items)
             return part
 
         return masked(output)

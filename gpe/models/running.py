@@ -112,7 +112,8 @@ def forward(model: nn.Module, images: Tensor, weights: Weights | None = None) ->
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Whatever runs in the block changes neither the network nor what is drawn at random after."""
+    """Evaluation mode, no gradients; and whatever runs in the block changes neither the network,
+    its modes, buffers and other attributes, nor what is drawn at random after it."""
     kept = []
     for module in model.modules():
         drawn = [v for v in vars(module).values() if isinstance(v, torch.Generator)]
@@ -125,7 +126,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             )
         )
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            model.eval()
             yield
     finally:
         for module, attributes, buffers, generators in kept:

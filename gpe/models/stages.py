@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn.modules import dropout, pooling
 
 from gpe.errors import InputError
-from gpe.metrics.evaluating import evaluating
 from gpe.models.inside import find_layer
 from gpe.models.running import Call, calls_of, mixed_sizes, untouched
 
@@ -90,7 +89,7 @@ def what_follows(model: nn.Module, layer: str, images: Tensor) -> list[str]:
         ['avgpool', 'fc']
     """
     module = find_layer(model, layer)
-    with evaluating(model), untouched(model):
+    with untouched(model):
         calls = calls_of(model, images[:1], reach=[module])
     ends = [call.end for call in calls if call.module is module]
     if not ends:
@@ -142,7 +141,7 @@ def _stages(model: nn.Module, images: Tensor, inside: str) -> list[str]:
 def _seen_clearly(model: nn.Module, images: Tensor) -> list[Call]:
     """The calls for one image, a larger one where it is small and the network takes that."""
     image = images[:1]
-    with evaluating(model), untouched(model):
+    with untouched(model):
         if (side := min(image.shape[2:], default=CLEAR)) < CLEAR:
             times = -(-CLEAR // max(side, 1))
             try:

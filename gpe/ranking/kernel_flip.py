@@ -42,7 +42,8 @@ def mirrored_weights(
         InputError: there is no such convolution, one computes its weight from others, or one is
             run by something that is no module of a convolution.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    own = dict(model.named_parameters())
+    names = {id(parameter): name for name, parameter in own.items()}
     mirrored = {}
     for name in _convolutions_that_run(model, layer, images, weights):
         convolution = model.get_submodule(name)
@@ -52,7 +53,7 @@ def mirrored_weights(
                 f"model: expected convolutions that hold their weights, got {name!r}, which "
                 "computes its weight; torch.nn.utils.parametrize.remove_parametrizations ends that"
             )
-        mirrored[weight] = weights.get(weight, convolution.weight).detach().flip(-1)
+        mirrored[weight] = weights.get(weight, own[weight]).detach().flip(-1)
     if not mirrored:
         raise InputError(
             f"layer: expected convolutions before or in it, whose kernels can be mirrored, "
@@ -103,7 +104,7 @@ class _Stray(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         weight = args[1] if "conv" in str(func) and len(args) > 1 else None
-        wide = isinstance(weight, Tensor) and weight.dim() > 3 and weight.shape[-1] > 1
-        if wide and not self.inside:
-            self.found.append(f"{func} with a kernel {list(weight.shape)}")
+        shape = list(weight.shape) if isinstance(weight, Tensor) else []
+        if len(shape) > 3 and shape[-1] > 1 and not self.inside:
+            self.found.append(f"{func} with a kernel {shape}")
         return func(*args, **(kwargs or {}))

@@ -119,12 +119,13 @@ def rank_channels(
         passes = _Passes(network, layer, _device(network, device), channel_dim)
         tallies = {mode: Tally(mode, keep) for mode in modes if mode in _PAIRS}
         _tally(passes, batches, tallies, wanted, start)
-        width = gathered(tallies, passes.layout and passes.layout.channels, digest(network))
-        about = {"layer": layer.replace(WRAPPED, ""), "weights": digest(network)}
+        channels = None if passes.layout is None else passes.layout.channels
+        weights = digest(network)
+    width, name = gathered(tallies, channels, weights), layer.replace(WRAPPED, "")
     return {
-        mode: tallies[mode].ranking(**about)
+        mode: tallies[mode].ranking(layer=name, weights=weights)
         if mode in tallies
-        else ChannelRanking(mode, _random(mode, width), **about)
+        else ChannelRanking(mode, _random(mode, width), name, weights)
         for mode in modes
     }
 
@@ -198,7 +199,7 @@ def _tally(
             one, other = (passes(*run) for run in pair)
             modes = [mode for mode in tallies if _PAIRS[mode] == pair]
             # Of all images and one map, the kernel's own sums are what is wanted.
-            whole = len(one) == 1 and [mode for mode in modes if mode not in subsets]
+            whole = [mode for mode in modes if mode not in subsets and len(one) == 1]
             totals = tallies[whole[0]].totals(one[0]) if whole else None
             try:
                 found = [
@@ -241,9 +242,9 @@ def _checked(modes: tuple[str, ...], subsets: Mapping | None) -> dict[str, froze
         if mode not in _PAIRS and not (name == "random" and (seed.isdecimal() or mode == name)):
             known = ", ".join((*_PAIRS, "random", "random:SEED"))
             raise InputError(f"modes: expected some of {known}, got {mode!r}")
-    found = {}
+    found, subsets = {}, subsets or {}
     for mode in set(modes) & set(SIGNED):
-        if mode not in (subsets or {}):
+        if mode not in subsets:
             raise InputError(f"subsets: expected the ids of the images for {mode!r}, got none")
         ids = subsets[mode]
         found[mode] = frozenset(ids.tolist() if hasattr(ids, "tolist") else ids)

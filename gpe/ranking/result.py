@@ -38,6 +38,11 @@ class Sums(NamedTuple):
     draws: Tensor | None = None
     times: Tensor | None = None
 
+    def plus(self, other: "Sums") -> "Sums":
+        """Those over the images of both."""
+        added = [a + b for a, b in zip(self, other, strict=True) if a is not None and b is not None]
+        return Sums(*added)
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelRanking:
@@ -208,9 +213,9 @@ class ChannelRanking:
         ids = self.image_ids + other.image_ids
         about = {"layer": self.layer, "weights": self.weights}
         if self.sums is not None and other.sums is not None:
-            pairs = zip(self.sums, other.sums, strict=True)
-            sums = Sums(*(None if a is None or b is None else a + b for a, b in pairs))
+            sums = self.sums.plus(other.sums)
             return ChannelRanking.of_sums(self.mode, sums, ids, **about)
+        assert self.differences is not None and other.differences is not None
         differences = torch.cat([self.differences, other.differences])
         return ChannelRanking.of_differences(self.mode, differences, ids, **about)
 
@@ -243,12 +248,12 @@ class ChannelRanking:
                 about = json.loads((file.metadata() or {})["gpe.ChannelRanking"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 about["image_ids"] = tuple(about["image_ids"])
-                sums = Sums(*(tensors.get(name) for name in Sums._fields))
+                sums = {name: tensors[name] for name in Sums._fields if name in tensors}
                 ranking = cls(
                     **about,
                     scores=tensors["scores"],
                     differences=tensors.get("differences"),
-                    sums=None if sums.total is None else sums,
+                    sums=Sums(**sums) if sums else None,
                 )
         except FileNotFoundError:
             raise InputError(f"path: there is no {path}") from None

@@ -61,8 +61,9 @@ class Tally:
             own = torch.cat(self.parts) if self.parts else torch.empty(0, width, dtype=dtype)
             self.parts = _gathered_rows(own, [len(ids) for ids, _ in shares])
             return
-        running = self.totals(torch.empty(0, width)) or ()
-        self.running = _summed(running[0]), _summed(running[1])
+        self.totals(torch.empty(0, width))
+        assert self.running is not None
+        self.running = _summed(self.running[0]), _summed(self.running[1])
         if self.keep == "draws":
             none = torch.zeros(DRAWS, width, dtype=torch.float64)
             self.draws = _summed(none if self.draws is None else self.draws)
