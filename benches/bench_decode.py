@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from benches.harness import OURS, Race, copy_bandwidth, milliseconds
 from gpe.data import ImageSet
+from gpe.models.inside import layout_of, maps_at
 from gpe.ops.place_on_grid import place_on_grid
-from gpe.ranking.layer import features_at
 from gpe.readout import Readout, build_readout, grid_latents, train_readout
 
 GRID, IMAGES, EPOCHS, BATCH, ROUNDS, TIMED = 3, 2000, 5, 50, 5, 2
@@ -42,6 +42,7 @@ def races(device: str) -> Iterator[Race]:
         return found[LAYER]
 
     latents = cache()
+    layout = layout_of(net, LAYER, torch.zeros(1, 3, 96, 96, device=device))
 
     def maps(chosen: Tensor) -> Tensor:
         """What the network makes of canvases, before any pooling."""
@@ -55,7 +56,7 @@ def races(device: str) -> Iterator[Race]:
                 std=STD,
                 memory_format=torch.channels_last,
             )
-            return features_at(net, LAYER, canvases)
+            return maps_at(net, LAYER, canvases, layout)[0]
 
     def train(features: Tensor | Callable, images: int = IMAGES, epochs: int = EPOCHS) -> Readout:
         """On the first ``images`` of one seeded order."""

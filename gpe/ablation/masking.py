@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from gpe.errors import InputError
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 from gpe.ops.mask_channels import mask_channels
 
 

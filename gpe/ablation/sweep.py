@@ -15,7 +15,7 @@ from gpe.ablation.shards import checkpoint_path, over_processes, resumed
 from gpe.errors import InputError, expect_integer, expect_one_of
 from gpe.metrics.evaluating import evaluating
 from gpe.metrics.region_iou import Regions, resolve_regions
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 from gpe.ops.region_confusion import region_confusion
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 
 
 class UntraceableError(Exception):

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from gpe.data import ImageSet, load
-from gpe.errors import InputError
 from gpe.experiments.canvases import DEPTH, LAST, CanvasConfig
 from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.rankings import save_rankings
 from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
+from gpe.models.stages import last_feature_map, layers_by_depth, what_follows
 from gpe.ranking import ChannelRanking
-from gpe.readout import layers_by_depth
-from gpe.readout.latents import refused
+from gpe.readout.latents import taking_canvases
 from gpe.records import Record, save_arrays
 
 SomeConfig = TypeVar("SomeConfig", bound=CanvasConfig)
@@ -75,7 +74,7 @@ def look_at_all(
             seed=config.seed,
         )
         opened = replace(opened, model=opened.model.to(config.device))
-        seen = opened, _layers(config, opened), *sets
+        seen = opened, _layers(config, opened, progress.note), *sets
         found = look(config, seen, tell=progress.tell)
         save_rankings(found.rankings, directory)
         save_arrays(directory, found.arrays)
@@ -85,7 +84,7 @@ def look_at_all(
     return run_all([named(config) for config in configs], places, progress, run)
 
 
-def _layers(config: CanvasConfig, network: Trained) -> list[str]:
+def _layers(config: CanvasConfig, network: Trained, tell: Callable[[str], None]) -> list[str]:
     """Names of the layers to read.
 
     Raises:
@@ -95,10 +94,10 @@ def _layers(config: CanvasConfig, network: Trained) -> list[str]:
         return list(config.layers_read)
     side = config.grid_size * config.image_size
     canvas = torch.zeros(1, 3, side, side, device=config.device)
-    try:
-        found = layers_by_depth(network.model, canvas, inside=network.inside)
-    except InputError:
-        raise
-    except Exception as error:  # a network may raise anything
-        raise refused(canvas, config.grid_size, error) from error
-    return found if config.layers_read == (DEPTH,) else found[-1:]
+    with taking_canvases(canvas, config.grid_size):
+        if config.layers_read == (DEPTH,):
+            return layers_by_depth(network.model, canvas, inside=network.inside)
+        last = last_feature_map(network.model, canvas, inside=network.inside)
+        follows = ", ".join(what_follows(network.model, last, canvas)) or "nothing"
+    tell(f"{network.name}: layer {last}, followed by {follows}")
+    return [last]

@@ -18,7 +18,7 @@ from gpe.models import load_location_checkpoint, open_model
 from gpe.models.checkpoints import read_file
 from gpe.models.deeplab import load_deeplab_checkpoint
 from gpe.models.pretrained import Task
-from gpe.ranking.layer import digest
+from gpe.models.inside import digest
 
 # Checkpoints of before did not say what left them: an option that the others do not have.
 _OLD = {"permutation": "location", "crop_shift": "augshift", "output_stride": "segmentation"}

@@ -2,7 +2,7 @@
 
 from gpe.models.classifier import Classifier
 from gpe.models.deeplab import deeplabv3, load_deeplab_checkpoint, low_resolution_logits
-from gpe.models.layers import find_layer
+from gpe.models.inside import find_layer
 from gpe.models.location import GAPNet, PermuteNet, load_location_checkpoint
 from gpe.models.pretrained import OpenedModel, open_model
 from gpe.models.resnet import ResNet, resnet18, resnet50

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from gpe.errors import expect_at_least_one
-from gpe.models.features import feature_channels, feature_map
+from gpe.models.backbone import as_backbone, feature_map
 
 
 class Classifier(nn.Module):
@@ -12,8 +12,8 @@ class Classifier(nn.Module):
     Args:
         backbone: as in :class:`gpe.GAPNet`.
         num_classes: number of logits.
-        channels: of the feature map. Needed only where the backbone does not tell them by
-            ``num_features`` or by timm's ``feature_info``.
+        channels: of the feature map. Where None, the backbone tells them by ``num_features`` or
+            timm's ``feature_info``, or is run once on black images to see them.
 
     Attributes:
         backbone: as given.
@@ -35,8 +35,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, num_classes: int, *, channels: int | None = None):
         super().__init__()
         expect_at_least_one("num_classes", num_classes)
-        self.backbone = backbone
-        self.channels = feature_channels(backbone) if channels is None else channels
+        self.backbone, self.channels = as_backbone(backbone, channels)
         self.head = nn.Linear(self.channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:

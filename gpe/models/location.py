@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
+from gpe.models.backbone import as_backbone, feature_map
 from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
-from gpe.models.features import feature_channels, feature_map
 from gpe.models.resnet import PaddingMode, resnet18
 
 Permutation = Literal["random", "fixed"]
@@ -21,12 +21,13 @@ class GAPNet(nn.Module):
     the order of the channels.
 
     Args:
-        backbone: yields a feature map ``[N,channels,H,W]``, or a list of them, of which the
-            last is used. A network of timm may be created in any form; where it has
-            ``forward_features``, that is called in place of the network itself.
+        backbone: yields a feature map ``[N,channels,H,W]``, or a list or dict of them, of which
+            that named ``"out"`` or the last is used. A network of timm may be created in any form;
+            where it has ``forward_features``, that is called in place of the network itself. A
+            classifier of torchvision is cut before the pooling of its head.
         num_classes: number of logits.
-        channels: of the feature map. Needed only where the backbone does not tell them by
-            ``num_features`` or by timm's ``feature_info``.
+        channels: of the feature map. Where None, the backbone tells them by ``num_features`` or
+            timm's ``feature_info``, or is run once on black images to see them.
         padding_mode: of the 3×3 convolution, as in :class:`torch.nn.Conv2d`.
 
     Raises:
@@ -50,8 +51,7 @@ class GAPNet(nn.Module):
         super().__init__()
         expect_one_of("padding_mode", padding_mode, get_args(PaddingMode))
         expect_at_least_one("num_classes", num_classes)
-        self.backbone = backbone
-        self.channels = feature_channels(backbone) if channels is None else channels
+        self.backbone, self.channels = as_backbone(backbone, channels)
         self.classifier = nn.Conv2d(
             self.channels, num_classes, 3, padding=1, padding_mode=padding_mode
         )
@@ -113,8 +113,7 @@ class PermuteNet(nn.Module):
             generator = torch.Generator().manual_seed(0)
         if generator.device.type != "cpu":
             raise InputError(f"generator: expected one on the CPU, got {generator.device}")
-        self.backbone = backbone
-        self.channels = feature_channels(backbone) if channels is None else channels
+        self.backbone, self.channels = as_backbone(backbone, channels)
         self.generator = generator
         self.register_buffer("permutation", self._draw() if permutation == "fixed" else None)
         self.classifier = nn.Linear(self.channels, num_classes)

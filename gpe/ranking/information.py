@@ -147,8 +147,8 @@ def _checked(
                 f"images: expected 0 and on, each once in each of {count} cells, got others"
             )
     if times is not None and (images is None or times.dim() != 2 or times.shape[1] != number):
-        got = list(times.shape)
-        raise InputError(f"times: expected [D,{number}], one for each of images, got {got}")
+        shape = list(times.shape)
+        raise InputError(f"times: expected [D,{number}], one for each of images, got {shape}")
     each = len(cells) // count
     if each < LEAST_PAIRS:
         raise InputError(f"latents: expected {LEAST_PAIRS} or more for each cell, got {each}")

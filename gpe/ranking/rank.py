@@ -1,18 +1,20 @@
 """Channels ranked by how much they change when the image is mirrored (Equations 2 and 3)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_one_of
 from gpe.metrics.evaluating import evaluating
-from gpe.models.layers import find_layer
+from gpe.models.inside import digest, find_layer, layout_of, maps_at
+from gpe.models.layout import Layout
+from gpe.models.running import WRAPPED, eager
 from gpe.ops.flip_difference import flip_difference
 from gpe.ranking.kernel_flip import mirrored_weights
-from gpe.ranking.layer import digest, features_at
 from gpe.ranking.result import SIGNED, ChannelRanking, ImageId
+from gpe.ranking.tally import Keep, Tally, gathered
 
 # Of each mode, the two forward passes that it compares: what the network sees, and whether its
 # kernels are mirrored.
@@ -37,10 +39,14 @@ def rank_channels(
     subsets: Mapping[str, Iterable[ImageId]] | None = None,
     device: torch.device | str | None = None,
     start: int = 0,
+    channel_dim: int | None = None,
+    keep: Keep = "images",
 ) -> dict[str, ChannelRanking]:
     """Ranks the channels of a layer by how much position they encode, in one pass over the images.
 
-    z is the layer's output, averaged over height and width; Δ is z(image) - z(mirror). The modes:
+    z is the layer's output, averaged over height and width, or over the tokens of patches; Δ is
+    z(image) - z(mirror). Of several maps with the same channels, as of a feature pyramid, each is
+    averaged by itself, and Δ and |Δ| are means over them. The modes:
 
     - ``"overall"``: the mean of |Δ| (Equation 2).
     - ``"left"``, ``"right"``: the mean of Δ over the images of that subset, whose objects lie on
@@ -52,33 +58,43 @@ def rank_channels(
     - ``"random"``, ``"random:1"``, ``"random:2"``, …: random scores from that seed, 0 if none.
 
     Only the forward passes that the modes need are run, at most four for each image, each up to
-    the layer and no further. The model runs in evaluation mode without gradients, and is left as
-    it was.
+    the layer and no further; one image more runs through the whole network to see what the layer
+    yields, and how often. The model runs in evaluation mode without gradients, uncompiled, and is
+    left as it was.
 
     Among processes of :mod:`torch.distributed` each gives its own images, all call this, and all
-    get the ranking by all images, as one process would.
+    get the ranking by all images, as one process would: to the last bit where images are kept,
+    to rounding of float64 sums where they are not.
 
     Args:
         model: any network; none of its weights is changed, not even for a time.
         batches: images ``[N,C,H,W]``, as the model takes them, or tuples that begin with
             them. Where a tuple ends with a sequence of strings, these are the images' ids; else
             images are numbered as they come.
-        layer: a name of ``model.named_modules()`` whose output is one tensor ``[N,C,H,W]`` or
-            ``[N,C]``, alone or in a dict, list or tuple.
+        layer: a name of ``model.named_modules()`` whose output is one tensor ``[N,C,H,W]``,
+            ``[N,H,W,C]``, ``[N,T,C]`` or ``[N,C]``, alone or in a dict, list or tuple, or several
+            maps with the same channels. :func:`gpe.models.inside.layout_of` tells which.
         modes: which rankings to make.
         subsets: for ``"left"`` and ``"right"``, the ids of their images. Where nothing but these is
             asked for, other images are passed over.
         device: where to run; if None, where the model's weights are. A model that lies elsewhere
             is not moved: it runs with copies of its weights.
         start: number of the first image, for a part of a set whose images come without ids.
+        channel_dim: of the layer's output, where it does not show; negative from the end.
+        keep: what is kept for intervals and merging. ``"images"``: the difference of each image,
+            4 bytes for each channel and mode. ``"draws"``: sums, and those of 1,000 draws of a
+            bootstrap, 8 kB for each channel and mode, however many images there are.
+            ``"sums"``: the sums alone, and no interval. Ids are kept in each case.
 
     Returns:
         A :class:`ChannelRanking` for each mode, by its name.
 
     Raises:
-        InputError: a layer that there is not (with the nearest names), that does not run or yields
-            no feature map; an unknown mode; a subset that is missing or empty; no images, or an
-            image twice; NaN in the features; a kernel flip without convolutions.
+        InputError: a layer that there is not (with the nearest names), that does not run once, or
+            yields no feature map, or one whose channels cannot be told apart; a network that is
+            traced or scripted, or does not take the images; an unknown mode; a subset that is
+            missing or empty; no images, or an image twice; NaN in the features; a kernel flip
+            without convolutions, or with some that are no modules.
 
     Source:
         Section 4.2.1.
@@ -96,57 +112,57 @@ def rank_channels(
         (torch.Size([8]), torch.Size([2, 8]))
     """
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
-    subsets = _checked(modes, subsets)
-    find_layer(model, layer)
-    with evaluating(model):
-        passes = _Passes(model, layer, _device(model, device))
-        found = _gathered(_differences(passes, batches, modes, subsets, start), digest(model))
-    about = {"layer": layer, "weights": found.weights}
-    rankings = {}
-    for mode in modes:
-        if mode not in _PAIRS:
-            rankings[mode] = ChannelRanking(mode, _random(mode, found.width), **about)
-            continue
-        differences, ids = found.differences[_PAIRS[mode]], found.image_ids
-        if mode in SIGNED:
-            rows = [row for row, image in enumerate(ids) if image in subsets[mode]]
-            differences, ids = differences[rows], [ids[row] for row in rows]
-        rankings[mode] = ChannelRanking.of_differences(mode, differences, ids, **about)
-    return rankings
-
-
-@dataclass
-class _Found:
-    """What a process learns of its images."""
-
-    image_ids: list[ImageId] = field(default_factory=list)
-    differences: dict[_Pair, Tensor] = field(default_factory=dict)  # [n,C]
-    width: int | None = None
-    weights: str | None = None
+    wanted = _checked(modes, subsets)
+    expect_one_of("keep", keep, get_args(Keep))
+    with eager(model) as network, evaluating(network):
+        find_layer(network, layer)
+        passes = _Passes(network, layer, _device(network, device), channel_dim)
+        tallies = {mode: Tally(mode, keep) for mode in modes if mode in _PAIRS}
+        _tally(passes, batches, tallies, wanted, start)
+        channels = None if passes.layout is None else passes.layout.channels
+        weights = digest(network)
+    width, name = gathered(tallies, channels, weights), layer.replace(WRAPPED, "")
+    return {
+        mode: tallies[mode].ranking(layer=name, weights=weights)
+        if mode in tallies
+        else ChannelRanking(mode, _random(mode, width), name, weights)
+        for mode in modes
+    }
 
 
 class _Passes:
     """Forward passes of one batch, each run when it is first asked for."""
 
-    def __init__(self, model: nn.Module, layer: str, device: torch.device | None):
-        self.model, self.layer, self.device = model, layer, device
+    def __init__(
+        self, model: nn.Module, layer: str, device: torch.device | None, channel_dim: int | None
+    ):
+        self.model, self.layer, self.device, self.channel_dim = model, layer, device, channel_dim
         own = dict(model.named_parameters()) | dict(model.named_buffers())
         moved = {name: value.to(device) for name, value in own.items()} if device else {}
         # Weights that lie where they should are the model's own affair.
         self.weights = {n: value for n, value in moved.items() if value is not own[n]}
         self.flipped: dict[str, Tensor] | None = None
+        self.layout: Layout | None = None
 
     def begin(self, images: Tensor) -> None:
         self.images = images.to(self.device, non_blocking=True) if self.device else images
-        self.features: dict[tuple[str, bool], Tensor] = {}
+        self.features: dict[tuple[str, bool], list[Tensor]] = {}
+        if self.layout is None:
+            self.layout = layout_of(
+                self.model,
+                self.layer,
+                self.images,
+                channel_dim=self.channel_dim,
+                weights=self.weights,
+            )
 
-    def __call__(self, view: str, flipped: bool) -> Tensor:
+    def __call__(self, view: str, flipped: bool) -> list[Tensor]:
         if (view, flipped) not in self.features:
             images = self.images if view == "image" else self.images.flip(-1)
             weights = self.weights
             if flipped:
                 weights = weights | self._flipped()
-            features = features_at(self.model, self.layer, images, weights)
+            features = maps_at(self.model, self.layer, images, self.layout, weights)
             self.features[view, flipped] = features
         return self.features[view, flipped]
 
@@ -157,18 +173,17 @@ class _Passes:
         return self.flipped
 
 
-def _differences(
+def _tally(
     passes: _Passes,
     batches: Iterable[Tensor | Sequence],
-    modes: tuple[str, ...],
-    subsets: dict[str, frozenset],
+    tallies: Mapping[str, Tally],
+    subsets: Mapping[str, frozenset],
     start: int,
-) -> _Found:
-    """Of each image and pair of passes that the modes need, the difference of the latents."""
-    pairs = dict.fromkeys(_PAIRS[mode] for mode in modes if mode in _PAIRS)
-    one_sided = all(mode in SIGNED for mode in modes if mode in _PAIRS)
-    wanted = frozenset().union(*subsets.values()) if pairs and one_sided else None
-    found, parts = _Found(), {pair: [] for pair in pairs}
+) -> None:
+    """Counts each image in the tallies of the modes that want it."""
+    pairs = dict.fromkeys(_PAIRS[mode] for mode in tallies)
+    one_sided = bool(tallies) and all(mode in SIGNED for mode in tallies)
+    wanted = frozenset[ImageId]().union(*subsets.values()) if one_sided else None
     for batch in batches:
         images, ids = _images_and_ids(batch, start)
         start += len(images)
@@ -177,24 +192,30 @@ def _differences(
             images, ids = images[rows], [ids[row] for row in rows]
         if len(images) == 0:
             continue
-        passes.begin(images if pairs else images[:1])
+        passes.begin(images)
+        if not tallies:  # random scores need no more than the number of channels
+            return
         for pair in pairs:
-            parts[pair].append(_difference(passes, pair, ids))
-        if not pairs:  # random scores need no more than the number of channels
-            found.width = passes(*_IMAGE).shape[1]
-            return found
-        found.image_ids += ids
-    found.differences = {pair: torch.cat(part) for pair, part in parts.items() if part}
-    return found
-
-
-def _difference(passes: _Passes, pair: _Pair, ids: list[ImageId]) -> Tensor:
-    one, other = (passes(*run) for run in pair)
-    try:
-        return flip_difference(one, other).difference.cpu()
-    except InputError as error:
-        where = f"{passes.layer!r}, images {ids[0]!r} to {ids[-1]!r}"
-        raise InputError(f"model: {where}: {error}") from None
+            one, other = (passes(*run) for run in pair)
+            modes = [mode for mode in tallies if _PAIRS[mode] == pair]
+            # Of all images and one map, the kernel's own sums are what is wanted.
+            whole = [mode for mode in modes if mode not in subsets and len(one) == 1]
+            totals = tallies[whole[0]].totals(one[0]) if whole else None
+            try:
+                found = [
+                    flip_difference(a, b, totals=totals).difference
+                    for a, b in zip(one, other, strict=True)
+                ]
+            except InputError as error:
+                where = f"{passes.layer!r}, images {ids[0]!r} to {ids[-1]!r}"
+                raise InputError(f"model: {where}: {error}") from None
+            for mode in modes:
+                sizes = found if mode in SIGNED else [each.abs() for each in found]
+                values = sizes[0] if len(sizes) == 1 else torch.stack(sizes).mean(0)
+                rows = [n for n, i in enumerate(ids) if mode not in subsets or i in subsets[mode]]
+                some = values if len(rows) == len(ids) else values[rows]
+                summed = totals is not None and mode == whole[0]
+                tallies[mode].add(some, [ids[row] for row in rows], summed=summed)
 
 
 def _images_and_ids(batch: Tensor | Sequence, start: int) -> tuple[Tensor, list[ImageId]]:
@@ -212,25 +233,6 @@ def _images_and_ids(batch: Tensor | Sequence, start: int) -> tuple[Tensor, list[
     return images, list(last)
 
 
-def _gathered(found: _Found, weights: str) -> _Found:
-    """What all processes found."""
-    found.weights = weights
-    parts = [found]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, found)
-    if len({part.weights for part in parts}) > 1:
-        raise InputError("model: expected the same weights in all processes, got others")
-    parts = [part for part in parts if part.width or part.differences]
-    if not parts:
-        raise InputError("batches: expected one or more images, got none")
-    pairs = parts[0].differences
-    joined = {pair: torch.cat([part.differences[pair] for part in parts]) for pair in pairs}
-    width = parts[0].width or next(iter(joined.values())).shape[1]
-    ids = [image for part in parts for image in part.image_ids]
-    return _Found(ids, joined, width, weights)
-
-
 def _checked(modes: tuple[str, ...], subsets: Mapping | None) -> dict[str, frozenset]:
     """The subsets that the modes need."""
     if not modes:
@@ -240,9 +242,9 @@ def _checked(modes: tuple[str, ...], subsets: Mapping | None) -> dict[str, froze
         if mode not in _PAIRS and not (name == "random" and (seed.isdecimal() or mode == name)):
             known = ", ".join((*_PAIRS, "random", "random:SEED"))
             raise InputError(f"modes: expected some of {known}, got {mode!r}")
-    found = {}
+    found, subsets = {}, subsets or {}
     for mode in set(modes) & set(SIGNED):
-        if mode not in (subsets or {}):
+        if mode not in subsets:
             raise InputError(f"subsets: expected the ids of the images for {mode!r}, got none")
         ids = subsets[mode]
         found[mode] = frozenset(ids.tolist() if hasattr(ids, "tolist") else ids)

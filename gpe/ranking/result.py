@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from operator import index
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,13 +25,33 @@ CELLS = "cells:"  # before the cells of a region, "cells:0+3", whose rankings ha
 ImageId = int | str
 
 
+class Sums(NamedTuple):
+    """Sums over images, for means of them.
+
+    Attributes:
+        total: of the differences, of their sizes where the mode takes these, float64 ``[C]``.
+        draws: the same of each draw of a bootstrap, float64 ``[D,C]``.
+        times: how many images each draw has, each as often as it was drawn, float64 ``[D]``.
+    """
+
+    total: Tensor
+    draws: Tensor | None = None
+    times: Tensor | None = None
+
+    def plus(self, other: "Sums") -> "Sums":
+        """Those over the images of both."""
+        added = [a + b for a, b in zip(self, other, strict=True) if a is not None and b is not None]
+        return Sums(*added)
+
+
 @dataclass(frozen=True, eq=False)
 class ChannelRanking:
     """How position-specific each channel is.
 
-    The scores are means over images. The difference of each image is kept, 4 bytes for each
-    channel, sorted by the image's id: so the result does not depend on who saw which image in
-    which order, rankings merge to the last bit, and no image counts twice.
+    The scores are means over images. Where the difference of each image is kept, 4 bytes for each
+    channel, sorted by the image's id, the result does not depend on who saw which image in which
+    order, and rankings merge to the last bit. Where sums are kept in their place, that holds up to
+    rounding in float64. No image counts twice.
 
     Attributes:
         mode: what was ranked, as :func:`gpe.rank_channels` calls it.
@@ -38,7 +60,9 @@ class ChannelRanking:
         weights: a hash of the network's state dict, likewise.
         image_ids: of the images, sorted.
         differences: floating ``[n,C]``, of each image the difference of the latents; None where
-            scores are no means over images, as those of ``"random"`` and ``"information"``.
+            scores are no means over images, as those of ``"random"`` and ``"information"``, or
+            where ``sums`` stand for them.
+        sums: over the images, where these were not kept.
 
     Example:
         >>> differences = torch.tensor([[1.0, -4.0, 0.0], [1.0, 2.0, 0.0]])
@@ -58,6 +82,7 @@ class ChannelRanking:
     weights: str | None = None
     image_ids: tuple[ImageId, ...] = ()
     differences: Tensor | None = None
+    sums: Sums | None = None
 
     def __post_init__(self) -> None:
         if self.scores.dim() != 1 or self.scores.dtype != torch.float64:
@@ -83,14 +108,37 @@ class ChannelRanking:
         Raises:
             InputError: no images, or one that comes twice; NaN.
         """
+        image_ids = _numbers(image_ids)
         order = _sorted(image_ids)
         if len(order) == 0:
             raise InputError(f"images: expected one or more for {mode!r}, got none")
         differences = differences[order].cpu()
         total, absolute_total = flip_difference(differences, torch.zeros_like(differences))[1:]
-        scores = (total if _is_signed(mode) else absolute_total) / len(order)
+        scores = (total if is_signed(mode) else absolute_total) / len(order)
         ids = tuple(image_ids[i] for i in order)
         return cls(mode, scores, layer, weights, ids, differences)
+
+    @classmethod
+    def of_sums(
+        cls,
+        mode: str,
+        sums: Sums,
+        image_ids: Sequence[ImageId],  # [n]
+        *,
+        layer: str | None = None,
+        weights: str | None = None,
+    ) -> "ChannelRanking":
+        """As :meth:`of_differences`, from sums over the images.
+
+        Raises:
+            InputError: no images, or one that comes twice; sums that are not finite.
+        """
+        image_ids = _numbers(image_ids)
+        order = _sorted(image_ids)
+        if len(order) == 0:
+            raise InputError(f"images: expected one or more for {mode!r}, got none")
+        ids = tuple(image_ids[i] for i in order)
+        return cls(mode, sums.total / len(ids), layer, weights, ids, sums=sums)
 
     @property
     def images(self) -> int:
@@ -104,19 +152,27 @@ class ChannelRanking:
 
     def top(self, k: int) -> Tensor:
         """The ``k`` most position-specific channels, int64 ``[k]``."""
-        if not isinstance(k, int) or not 0 <= k <= len(self.scores):
+        try:
+            count = index(k)
+        except TypeError:
+            count = -1
+        if not 0 <= count <= len(self.scores):
             raise InputError(f"k: expected an integer from 0 to {len(self.scores)}, got {k!r}")
-        return self.order[:k]
+        return self.order[:count]
 
     @cached_property
     def interval(self) -> Tensor | None:
         """95 % confidence interval of the scores for other images like these, float64 ``[2,C]``.
 
-        The bootstrap's percentiles, over images drawn anew; None where scores are no means of them.
+        The bootstrap's percentiles, over images drawn anew; None where scores are no means of them,
+        or where no more than their sums was kept.
         """
+        if self.sums is not None and self.sums.draws is not None and self.sums.times is not None:
+            means = self.sums.draws / self.sums.times[:, None]  # NaN of a draw without images
+            return means.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
         if self.differences is None:
             return None
-        values = self.differences if _is_signed(self.mode) else self.differences.abs()
+        values = self.differences if is_signed(self.mode) else self.differences.abs()
         return interval_of_mean(values)
 
     def expect_width(self, channels: int, argument: str = "ranking") -> None:
@@ -127,38 +183,55 @@ class ChannelRanking:
             )
 
     def merge(self, other: "ChannelRanking") -> "ChannelRanking":
-        """The ranking by the images of both: to the last bit what all at once would have given.
+        """The ranking by the images of both, as all at once would have given it.
+
+        To the last bit where images are kept, and to rounding where sums are.
 
         Raises:
-            InputError: the other is of another mode, layer, network or width, or an image is in
-                both.
+            InputError: the other is of another mode, layer, network or width, keeps something
+                else, or an image is in both.
         """
         for what in ("mode", "layer", "weights"):
             own, its = getattr(self, what), getattr(other, what)
             if own != its:
                 raise InputError(f"other: expected a ranking with {what} {own!r}, got {its!r}")
         other.expect_width(len(self.scores), "other")
-        if self.differences is None or other.differences is None:
+        if (
+            self.sums is None
+            and other.sums is None
+            and None in (self.differences, other.differences)
+        ):
             if torch.equal(self.scores, other.scores):
                 return self
             raise InputError("other: expected a ranking of images, or the same scores, got neither")
+        if self._kept != other._kept:
+            raise InputError(f"other: expected one that keeps {self._kept}, got {other._kept}")
         if both := set(self.image_ids) & set(other.image_ids):
             raise InputError(
                 f"other: expected other images, got {len(both)} that are in both, as {min(both)!r}"
             )
-        return ChannelRanking.of_differences(
-            self.mode,
-            torch.cat([self.differences, other.differences]),
-            self.image_ids + other.image_ids,
-            layer=self.layer,
-            weights=self.weights,
-        )
+        ids = self.image_ids + other.image_ids
+        about = {"layer": self.layer, "weights": self.weights}
+        if self.sums is not None and other.sums is not None:
+            sums = self.sums.plus(other.sums)
+            return ChannelRanking.of_sums(self.mode, sums, ids, **about)
+        assert self.differences is not None and other.differences is not None
+        differences = torch.cat([self.differences, other.differences])
+        return ChannelRanking.of_differences(self.mode, differences, ids, **about)
+
+    @property
+    def _kept(self) -> str:
+        if self.sums is None:
+            return "images" if self.differences is not None else "nothing"
+        return "sums" if self.sums.draws is None else "draws"
 
     def save(self, path: str | Path) -> None:
         """Write all of it to one file, in the format of safetensors."""
         tensors = {"scores": self.scores, "order": self.order}
         if self.differences is not None:
             tensors["differences"] = self.differences
+        if self.sums is not None:
+            tensors |= {n: t for n, t in self.sums._asdict().items() if t is not None}
         about = {name: getattr(self, name) for name in ("mode", "layer", "weights", "image_ids")}
         with atomic(Path(path)) as file:
             file.write_bytes(save(tensors, {"gpe.ChannelRanking": json.dumps(about)}))
@@ -175,8 +248,12 @@ class ChannelRanking:
                 about = json.loads((file.metadata() or {})["gpe.ChannelRanking"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 about["image_ids"] = tuple(about["image_ids"])
+                sums = {name: tensors[name] for name in Sums._fields if name in tensors}
                 ranking = cls(
-                    **about, scores=tensors["scores"], differences=tensors.get("differences")
+                    **about,
+                    scores=tensors["scores"],
+                    differences=tensors.get("differences"),
+                    sums=Sums(**sums) if sums else None,
                 )
         except FileNotFoundError:
             raise InputError(f"path: there is no {path}") from None
@@ -229,8 +306,14 @@ class ChannelRanking:
         return f"ChannelRanking({self.mode!r}, {self.layer!r}, {images}, top={top})"
 
 
-def _is_signed(mode: str) -> bool:
+def is_signed(mode: str) -> bool:
+    """Whether a mode's scores are means of differences, not of their sizes."""
     return mode in SIGNED or mode.startswith(CELLS)
+
+
+def _numbers(image_ids: Sequence[ImageId]) -> list[ImageId]:
+    """Ids of Python's own types, as those of NumPy are not."""
+    return [image if isinstance(image, str) else index(image) for image in image_ids]
 
 
 def _sorted(image_ids: Sequence[ImageId]) -> list[int]:

@@ -1,6 +1,7 @@
 """Latents of a frozen network, one for each pair of an image and a cell, computed once."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 from gpe.data import ImageSet
 from gpe.errors import InputError, expect_at_least_one
 from gpe.metrics.evaluating import evaluating
+from gpe.models.inside import Layout, layouts_of, pooled_at
+from gpe.models.running import foreign
 from gpe.ops.place_on_grid import place_on_grid
-from gpe.ranking.layer import pooled_at
 
 
 def grid_latents(
@@ -23,6 +25,7 @@ def grid_latents(
     batch_size: int = 32,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    channel_dim: int | None = None,
 ) -> dict[str, Tensor]:  # each [P,C]
     """Places images on black canvases and pools what each layer makes of them.
 
@@ -35,10 +38,11 @@ def grid_latents(
         images: the patches.
         cells: where each lies, counted row by row; one for each of ``order``.
         grid_size: cells along each side.
-        layers: names for :func:`gpe.ranking.layer.pooled_at`.
+        layers: names for :func:`gpe.models.inside.pooled_at`.
         order: int64 ``[P]``, which image each pair has; all in turn where None.
         batch_size: canvases at a time.
         mean, std: of the channels, as the model wants them; those of the set where None.
+        channel_dim: of the layers' outputs, where it does not show; negative from the end.
 
     Returns:
         By layer, float32 or wider, on the CPU.
@@ -66,6 +70,7 @@ def grid_latents(
     expect_at_least_one("batch_size", batch_size)
     layout = memory_format(model, images.device)
     parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    layouts: dict[str, Layout] = {}
     canvas = None
     there = cells.to(images.device).split(batch_size)
     with evaluating(model):
@@ -80,31 +85,19 @@ def grid_latents(
                 memory_format=layout,
                 out=canvas,
             )
-            for layer, pooled in run(model, layers, canvas, grid_size).items():
-                parts[layer].append(pooled.cpu())
+            with taking_canvases(canvas, grid_size):
+                layouts = layouts or layouts_of(model, layers, canvas, channel_dim=channel_dim)
+                for layer, pooled in pooled_at(model, layers, canvas, layouts).items():
+                    parts[layer].append(pooled.cpu())
     return {layer: torch.cat(part) for layer, part in parts.items()}
 
 
-def run(
-    model: nn.Module, layers: Sequence[str], canvases: Tensor, grid_size: int
-) -> dict[str, Tensor]:
-    """:func:`pooled_at`, with a word on the size where the network refuses it."""
-    try:
-        return pooled_at(model, layers, canvases)
-    except InputError:
-        raise
-    except Exception as error:  # a network may raise anything
-        raise refused(canvases, grid_size, error) from error
-
-
-def refused(canvases: Tensor, grid_size: int, error: Exception) -> InputError:
-    """What to say of a network that does not take such canvases."""
+def taking_canvases(canvases: Tensor, grid_size: int) -> AbstractContextManager[None]:
+    """Within the block, what a network raises that refuses such canvases speaks of their size."""
     side = canvases.shape[-1]
-    came = next(iter(str(error).splitlines()), "")
-    return InputError(
-        f"image_size: expected cells that make canvases of a size that the network takes, got "
-        f"{side // grid_size} pixels, {grid_size}×{grid_size} of which make {side}×{side}: "
-        f"{type(error).__name__}: {came:.120}"
+    return foreign(
+        "image_size: expected cells that make canvases of a size that the network takes, got "
+        f"{side // grid_size} pixels, {grid_size}×{grid_size} of which make {side}×{side}"
     )
 
 

@@ -76,6 +76,7 @@ def build_readout(kind: Kind, latents: Tensor, num_classes: int, *, seed: int = 
     channels = latents.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        head: nn.Module
         if kind == "gapnet":
             head = nn.Conv2d(channels, num_classes, 1)
         else:

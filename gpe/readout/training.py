@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpe.data import epoch_order
@@ -127,4 +127,7 @@ def expect_enough(pairs: int, cells: int) -> None:
 
 def _classes(readout: Readout) -> int:
     head = readout.head
-    return head.classifier.out_features if isinstance(head, PermuteNet) else head.out_channels
+    if isinstance(head, PermuteNet):
+        return head.classifier.out_features
+    assert isinstance(head, nn.Conv2d)
+    return head.out_channels

@@ -12,9 +12,9 @@ from gpe.experiments.atlas import run
 from gpe.experiments.atlas_config import AtlasConfig, cells_of
 from gpe.experiments.classification import ClassificationConfig, ablate
 from gpe.experiments.networks import open_frozen
+from gpe.models.inside import digest
 from gpe.ops.place_on_grid import place_on_grid
 from gpe.ranking import ChannelRanking, rank_channels
-from gpe.ranking.layer import digest
 from gpe.records import RECORD, Record, load_arrays
 from tests.experiments import tiny
 

@@ -4,6 +4,8 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from gpe.errors import InputError
 from gpe.models import Classifier, ResNet
@@ -47,10 +49,54 @@ def test_equals_timm_classifier():
 def test_channels_may_be_given():
     trunk = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
     assert Classifier(trunk, 4, channels=6)(IMAGES).shape == (3, 4)
-    with pytest.raises(InputError, match=r"channels: expected .* Sequential does not tell"):
-        Classifier(trunk, 4)
+    with pytest.raises(InputError, match=r"channels: expected .* Identity does not tell"):
+        Classifier(nn.Identity(), 4)
     with pytest.raises(InputError, match=r"map \[N,5,H,W\], got \[3, 6, 30, 30\]"):
         Classifier(trunk, 4, channels=5)(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("build", "layer", "channels"),
+    [
+        (models.resnet18, "layer4", 512),
+        (models.squeezenet1_1, "features", 512),
+        (models.mobilenet_v3_small, "features", 576),
+        (lambda: models.swin_t(), "permute", 768),
+    ],
+)
+def test_classifiers_of_torchvision_are_cut_before_their_pooling(build, layer, channels):
+    theirs = build().eval()
+    found = []
+    theirs.get_submodule(layer).register_forward_hook(lambda *call: found.append(call[2]))
+    images = torch.rand(2, 3, 64, 64)
+    net = Classifier(theirs, 5).eval()
+    found.clear()
+    theirs(images)
+    assert net.channels == channels
+    torch.testing.assert_close(net.forward_features(images), found[0])
+    net(images).sum().backward()
+    assert next(theirs.parameters()).grad is not None
+
+
+def test_an_activation_without_a_module_stays_before_the_pooling():
+    theirs = models.densenet121().eval()
+    net, images = Classifier(theirs, 5).eval(), torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(net.forward_features(images), theirs.features(images).relu())
+
+
+def test_what_yields_maps_in_a_dict_or_by_itself():
+    net = models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True)
+    several = create_feature_extractor(models.resnet18(), ["layer2", "layer4"])
+    plain = nn.Sequential(*list(models.resnet18().children())[:-2])
+    for backbone, channels in ((net.backbone, 2048), (several, 512), (plain, 512)):
+        built = Classifier(backbone, 5)
+        assert built.channels == channels and built(IMAGES[:2]).shape == (2, 5)
+        assert built.training and backbone.training
+
+
+def test_a_network_without_maps_is_refused():
+    with pytest.raises(InputError, match="VisionTransformer"):
+        Classifier(models.vit_b_32(), 5)
 
 
 def test_no_classes():

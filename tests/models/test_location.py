@@ -212,7 +212,7 @@ class TestBackbones:
         [
             (torch.zeros(1, 8), r"\[1, 8\]"),
             (torch.zeros(1, 7, 4, 4), r"\[1, 7, 4, 4\]"),
-            ({"out": torch.zeros(1, 8, 4, 4)}, "dict"),
+            ({"out": None}, "NoneType"),
         ],
     )
     def test_no_such_feature_map(self, value: Any, came: str):

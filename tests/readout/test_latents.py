@@ -7,8 +7,8 @@ from torchvision.models import resnet18
 
 from gpe.data import ImageSet
 from gpe.errors import InputError
+from gpe.models.inside import layouts_of, maps_at, pooled_at
 from gpe.ops.place_on_grid import place_on_grid
-from gpe.ranking.layer import features_at, pooled_at
 from gpe.readout import grid_latents
 
 LAYERS = ["layer3", "conv1", "bn1", "layer1.0.conv2", "avgpool", "fc"]
@@ -33,7 +33,7 @@ def test_each_layer_is_pooled_as_it_left_its_module(net):
     found = pooled_at(net, LAYERS, images)
     assert list(found) == LAYERS
     for layer in LAYERS:
-        features = features_at(net, layer, images)
+        features = maps_at(net, layer, images)[0]
         expected = features.mean((2, 3)) if features.dim() == 4 else features
         torch.testing.assert_close(found[layer], expected, msg=layer)
 
@@ -52,7 +52,10 @@ def test_one_pass_serves_all_layers_and_ends_at_the_last():
             return x
 
     net = nn.Sequential(*map(Counted, "abcd"))
-    pooled_at(net, ["2", "0"], torch.zeros(1, 3, 4, 4))
+    images, layers = torch.zeros(1, 3, 4, 4), ["2", "0"]
+    layouts = layouts_of(net, layers, images)
+    runs.clear()
+    pooled_at(net, layers, images, layouts)
     assert runs == ["a", "b", "c"]
 
 
@@ -67,7 +70,7 @@ def test_latents_are_those_of_each_canvas_by_itself(net):
         patch = images.images[image][None]
         canvas = place_on_grid(patch, cell[None], 3, mean=images.mean, std=images.std)
         for layer, latents in found.items():
-            expected = features_at(net, layer, canvas).mean((2, 3))[0]
+            expected = maps_at(net, layer, canvas)[0].mean((2, 3))[0]
             torch.testing.assert_close(latents[row], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -104,7 +107,11 @@ def test_channels_that_come_last_are_found_there():
     [
         (None, ["layer9"], "layer: expected one of the network's, got 'layer9'; nearest: layer"),
         (None, [], "layers: expected one or more, got none"),
-        (nn.Sequential(nn.Flatten(0)), ["0"], r"expected '0' to yield floating \[1,C,H,W\], \[1,T"),
+        (
+            nn.Sequential(nn.Flatten(0)),
+            ["0"],
+            r"expected .0. to yield .* \[1,H,W,C\], \[1,T",
+        ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(5, 2)),
             ["1"],

@@ -7,8 +7,8 @@ from torch import nn
 from gpe.data import ImageSet
 from gpe.errors import InputError
 from gpe.models import resnet18
+from gpe.models.inside import maps_at
 from gpe.ops.place_on_grid import place_on_grid
-from gpe.ranking.layer import features_at
 from gpe.readout import READOUTS, answer, build_readout, grid_latents, train_readout
 
 GRID = 3
@@ -29,7 +29,7 @@ def test_trained_on_vectors_it_is_what_it_is_with_the_network_in_place(kind):
         canvases = place_on_grid(
             pixels[chosen], cells[chosen], GRID, mean=images.mean, std=images.std
         )
-        features = features_at(net, "layer3", canvases)
+        (features,) = maps_at(net, "layer3", canvases)
         assert features.shape[2:] == (6, 6)  # something to pool over
         return features
 

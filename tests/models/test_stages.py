@@ -8,8 +8,8 @@ from torchvision import models
 
 from gpe.errors import InputError
 from gpe.models import GAPNet, deeplabv3, resnet18
-from gpe.ranking.layer import pooled_at
-from gpe.readout import layers_by_depth
+from gpe.models.inside import pooled_at
+from gpe.models.stages import layers_by_depth
 
 CANVAS = torch.zeros(1, 3, 64, 64)
 RESNET = ["conv1", "layer1", "layer2", "layer3", "layer4"]
@@ -26,7 +26,7 @@ RESNET = ["conv1", "layer1", "layer2", "layer3", "layer4"]
         ),
         (
             models.vgg11,
-            [f"features.{number}" for number in (0, 3, 6, 8, 11, 13, 16, 18)],
+            [f"features.{number}" for number in (0, 3, 6, 8, 11, 13, 16, 20)],
         ),
     ],
 )
@@ -38,13 +38,13 @@ def test_the_blocks_of_transformers():
     """Whose channels come last."""
     canvas = torch.zeros(1, 3, 224, 224)
     vit = timm.create_model("vit_tiny_patch16_224", depth=4)
-    expected = ["patch_embed", *(f"blocks.{block}" for block in range(4))]
+    expected = ["patch_embed", *(f"blocks.{block}" for block in range(3)), "norm"]
     assert layers_by_depth(vit, canvas) == expected
     latents = pooled_at(vit.eval(), expected, canvas)
     assert {values.shape for values in latents.values()} == {(1, 192)}
     swin = timm.create_model("swin_tiny_patch4_window7_224")
     found = layers_by_depth(swin, canvas)
-    assert found == ["patch_embed", *(f"layers.{stage}" for stage in range(4))]
+    assert found == ["patch_embed", *(f"layers.{stage}" for stage in range(3)), "norm"]
     widths = [values.shape[1] for values in pooled_at(swin.eval(), found, canvas).values()]
     assert widths == [96, 96, 192, 384, 768]
 

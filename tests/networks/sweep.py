@@ -1,0 +1,153 @@
+"""Networks that nobody here wrote: what gpe makes of each beside hooks written by hand.
+
+    python -m tests.networks.sweep --out table.json [--only SUBSTRING]
+
+Random weights in float64, two random images. Two layers each: one of the middle and the last
+feature map. What differs by more than rounding is WRONG, and the script ends with 1.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+import gpe
+from gpe.models.stages import last_feature_map, layers_by_depth
+from tests.networks.by_hand import build, scores
+
+MODES = ("overall", "left", "kernel_flip_mirror", "kernel_flip_pair")
+TOLERANCE = 1e-8  # of the largest score, in float64
+
+# How a network's stages and its last feature map lie (one word for both), and the image's side.
+NETWORKS: dict[str, tuple[str, int]] = {
+    **dict.fromkeys(
+        (
+            *("torchvision/alexnet", "torchvision/convnext_tiny", "torchvision/densenet121"),
+            *("torchvision/efficientnet_b0", "torchvision/efficientnet_v2_s"),
+            *("torchvision/googlenet", "torchvision/inception_v3", "torchvision/mnasnet0_5"),
+            *("torchvision/mobilenet_v2", "torchvision/mobilenet_v3_small"),
+            *("torchvision/mobilenet_v3_large", "torchvision/regnet_x_400mf"),
+            *("torchvision/regnet_y_400mf", "torchvision/resnet18", "torchvision/resnet50"),
+            *("torchvision/resnext50_32x4d", "torchvision/shufflenet_v2_x0_5"),
+            *("torchvision/squeezenet1_0", "torchvision/squeezenet1_1", "torchvision/vgg11"),
+            *("torchvision/vgg11_bn", "torchvision/wide_resnet50_2"),
+        ),
+        ("NCHW", 96),
+    ),
+    "torchvision/maxvit_t": ("NCHW", 224),
+    "torchvision/swin_t": ("NHWC NCHW", 64),  # it permutes before it pools
+    "torchvision/swin_v2_t": ("NHWC NCHW", 64),
+    "torchvision/vit_b_32": ("1+NTC", 224),
+    **dict.fromkeys(
+        (
+            *("timm/resnet18", "timm/resnet50d", "timm/resnetv2_50", "timm/resnet50_gn"),
+            *("timm/resnet50_clip", "timm/seresnext26d_32x4d", "timm/ecaresnet26t"),
+            *("timm/skresnet18", "timm/res2net50_14w_8s", "timm/resnest14d", "timm/cspresnet50"),
+            *("timm/darknet53", "timm/densenet121", "timm/dla34", "timm/dpn68", "timm/vovnet39a"),
+            *("timm/ese_vovnet19b_dw", "timm/efficientnet_b0", "timm/efficientnet_lite0"),
+            *("timm/efficientnetv2_rw_t", "timm/tf_efficientnet_b0", "timm/mixnet_s"),
+            *("timm/mnasnet_small", "timm/mobilenetv2_050", "timm/mobilenetv3_small_050"),
+            *("timm/mobilenetv4_conv_small", "timm/fbnetc_100", "timm/ghostnet_100"),
+            *("timm/ghostnetv2_100", "timm/hardcorenas_a", "timm/lcnet_050", "timm/tinynet_e"),
+            *("timm/hrnet_w18_small", "timm/inception_v4", "timm/inception_next_atto"),
+            *("timm/legacy_xception", "timm/regnetx_002", "timm/regnety_002", "timm/repvgg_a0"),
+            *("timm/repghostnet_050", "timm/rexnet_100", "timm/selecsls42b", "timm/vgg11_bn"),
+            *("timm/convnext_atto", "timm/convnextv2_atto", "timm/edgenext_xx_small"),
+            *("timm/starnet_s1", "timm/fasternet_t0", "timm/hgnetv2_b0", "timm/mobileone_s0"),
+            *("timm/nfnet_l0", "timm/nf_resnet50", "timm/gernet_s", "timm/efficientvit_b0"),
+            *("timm/poolformer_s12", "timm/fastvit_t8", "timm/repvit_m0_9", "timm/rdnet_tiny"),
+        ),
+        ("NCHW", 128),
+    ),
+    **dict.fromkeys(
+        (
+            *("timm/mobilevit_xxs", "timm/coatnet_nano_rw_224", "timm/maxvit_rmlp_pico_rw_256"),
+            *("timm/davit_tiny", "timm/caformer_s18", "timm/tiny_vit_5m_224"),
+        ),
+        ("NCHW", 256),
+    ),
+    "timm/coatnet_nano_rw_224": ("NCHW", 224),
+    "timm/tiny_vit_5m_224": ("NCHW", 224),
+    "timm/nest_tiny": ("NCHW NHWC", 224),  # its last norm lies the other way
+    "timm/swinv2_cr_tiny_ns_224": ("NCHW", 224),
+    **dict.fromkeys(
+        ("timm/swin_tiny_patch4_window7_224", "timm/sequencer2d_s", "timm/swin_s3_tiny_224"),
+        ("NHWC", 224),
+    ),
+    "timm/swinv2_tiny_window8_256": ("NHWC", 256),
+    "timm/mambaout_femto": ("NHWC", 96),
+    **dict.fromkeys(
+        (
+            *("timm/hiera_tiny_224", "timm/mixer_s32_224", "timm/resmlp_12_224"),
+            *("timm/gmlp_ti16_224", "timm/vit_base_patch32_siglip_256", "timm/convmixer_768_32"),
+        ),
+        ("NTC", 224),
+    ),
+    "timm/convmixer_768_32": ("NCHW", 64),
+    "timm/vit_base_patch32_siglip_256": ("NTC", 256),
+    **dict.fromkeys(
+        (
+            *("timm/vit_tiny_patch16_224", "timm/deit_tiny_patch16_224"),
+            *("timm/beit_base_patch16_224", "timm/eva02_tiny_patch14_224"),
+        ),
+        ("1+NTC", 224),
+    ),
+    "timm/deit_tiny_distilled_patch16_224": ("2+NTC", 224),
+    "timm/cait_xxs24_224": ("NTC 1+NTC", 224),  # the class token comes in late
+    "timm/xcit_nano_12_p16_224": ("NTC 1+NTC", 224),
+}
+
+
+def checked(net: nn.Module, layer: str, layout: str, images: Tensor) -> dict:
+    """A row of the table."""
+    row: dict = {"layer": layer, "layout": layout, "ablation": None, "sweep": None}
+    try:
+        found = gpe.rank_channels(net, [images], layer=layer, modes=MODES, subsets={"left": [0]})
+    except gpe.InputError as error:
+        return row | {"ranking": f"refused: {error}"}
+    expected = scores(net, layer, images, layout)
+    off = 0.0
+    for mode in MODES:
+        one, other = found[mode].scores, expected[mode]
+        if one.shape != other.shape:
+            return row | {"ranking": f"WRONG: {list(one.shape)} for {list(other.shape)}"}
+        largest = other.abs().max().clamp_min(1e-30)
+        off = max(off, ((one - other).abs().max() / largest).item())
+    return row | {"ranking": "equal" if off < TOLERANCE else "WRONG", "largest_difference": off}
+
+
+def rows_of(name: str) -> list[dict]:
+    """Both layers of a network."""
+    layouts, side = NETWORKS[name]
+    start = perf_counter()
+    net, about = build(name), {"network": name, "side": side}
+    images = torch.rand(2, 3, side, side, dtype=torch.float64)
+    stages, last = layers_by_depth(net, images), last_feature_map(net, images)
+    middle, *_, end = layouts.split() * 2
+    rows = []
+    for layer, layout in ((stages[len(stages) // 2], middle), (last, end)):
+        rows.append(about | checked(net, layer, layout, images))
+    return [row | {"seconds": round(perf_counter() - start, 1)} for row in rows]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    rows = []
+    for name in NETWORKS:
+        if options.only in name:
+            rows += rows_of(name)
+            for row in rows[-2:]:
+                print(row["network"], row["layer"], row["ranking"], flush=True)
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    return int(any(row["ranking"].startswith("WRONG") for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
