@@ -1,6 +1,8 @@
-"""The one exception that wrong input raises, everywhere in gpe, and three common checks."""
+"""The one exception that wrong input raises, everywhere in gpe, and checks of plain values."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 
 class InputError(ValueError):
@@ -23,7 +25,36 @@ def expect_at_least_one(argument: str, value: int) -> None:
         raise InputError(f"{argument}: expected at least 1, got {value}")
 
 
-def expect_integer(argument: str, value: int, least: int) -> None:
-    """Raise an InputError unless ``value`` is an integer of ``least`` or more."""
-    if not isinstance(value, int) or value < least:
-        raise InputError(f"{argument}: expected an integer of at least {least}, got {value!r}")
+def expect_integer(argument: str, value: int, least: int, most: int = 2**63 - 1) -> int:
+    """``value`` as an int, numpy's among them; an InputError unless it is ``least`` to ``most``."""
+    if is_integer(value) and least <= value <= most:
+        return int(value)
+    bounds = f"at most {most}" if is_integer(value) and value > most else f"at least {least}"
+    raise InputError(f"{argument}: expected an integer of {bounds}, got {shown(value)}")
+
+
+def expect_number(argument: str, value: float, least: float = -math.inf) -> float:
+    """``value`` as a float, numpy's too; an InputError unless finite and ``least`` or more."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number) and number >= least:
+            return number
+    bounds = "" if least == -math.inf else f" of at least {least:g}"
+    raise InputError(f"{argument}: expected a finite number{bounds}, got {shown(value)}")
+
+
+def is_integer(value: object) -> bool:
+    """Whether ``value`` is an int or one of numpy's; booleans are not."""
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
+def shown(value: object) -> str:
+    """A value for a message, whatever it is: short, and on one line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a stranger's repr() may raise anything, and some integers are too long
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
