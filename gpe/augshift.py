@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpe.errors import InputError, expect_number
+from gpe.errors import InputError, expect_bool, expect_number, shown
 from gpe.ops.checks import FLOATS, asserted, expect_device, expect_tensor, has_values
 from gpe.ops.gap_mse import pool_both
 
@@ -84,6 +84,9 @@ def fused_augshift_loss(
         torch.Size([4, 10])
     """
     weight, label_smoothing = _check_numbers(weight, label_smoothing)
+    relative = expect_bool("relative", relative)
+    if not callable(head):
+        raise InputError(f"head: expected a module or a function, got {shown(head)}")
     # Latents are feature maps of one place.
     pooled, mse = pool_both(_maps(features_a), None if features_b is None else _maps(features_b))
     latents = pooled.flatten(0, 1)
@@ -129,7 +132,7 @@ class AugShiftLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.weight, self.label_smoothing = _check_numbers(weight, label_smoothing)
-        self.relative = relative
+        self.relative = expect_bool("relative", relative)
 
     def forward(
         self,

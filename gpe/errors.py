@@ -46,9 +46,26 @@ def expect_number(argument: str, value: float, least: float = -math.inf) -> floa
     raise InputError(f"{argument}: expected a finite number{bounds}, got {shown(value)}")
 
 
+def expect_bool(argument: str, value: object) -> bool:
+    """``value`` as a bool, numpy's and 0 and 1 among them; an InputError unless it is one."""
+    if type(value).__name__ in ("bool", "bool_") or (is_integer(value) and value in (0, 1)):
+        return bool(value)
+    raise InputError(f"{argument}: expected True or False, got {shown(value)}")
+
+
 def is_integer(value: object) -> bool:
     """Whether ``value`` is an int or one of numpy's; booleans are not."""
     return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+
+
+def plain(argument: str, value):
+    """What an array or a tensor holds, as Python's lists and numbers; anything else as it is."""
+    if isinstance(value, (list, tuple)) or not hasattr(value, "tolist"):
+        return value
+    try:
+        return value.tolist()
+    except Exception:  # of a stranger's
+        raise InputError(f"{argument}: expected numbers, got {shown(value)}") from None
 
 
 def shown(value: object) -> str:

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "../pooling.h"
 #include "cpu.h"
@@ -22,35 +23,50 @@ constexpr int64_t kTile = 2048;  // channels whose sums stay close to the proces
 constexpr int64_t kLanes = 8;
 
 // Left to itself, g++ adds one number after the other, since the order is not its to choose.
-template <typename A>
-struct Lanes {
-  typedef A Vector __attribute__((vector_size(kLanes * sizeof(A))));
-  typedef double Wide __attribute__((vector_size(kLanes * sizeof(double))));
-};
+template <typename A, int64_t kSize = kLanes>
+using Lanes __attribute__((vector_size(kSize * sizeof(A)))) = A;
 
-template <typename A>
-C10_ALWAYS_INLINE typename Lanes<A>::Vector lanes_at(const A* numbers) {
-  typename Lanes<A>::Vector lanes;
+// Wide vectors as results have an ABI of their own, which does not matter to what is always inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+template <typename Vector, typename A>
+C10_ALWAYS_INLINE Vector lanes_at(const A* numbers) {
+  Vector lanes;
   std::memcpy(&lanes, numbers, sizeof(lanes));
   return lanes;
 }
 
-// Of eight numbers or vectors, each of which at(i) yields.
-template <typename At>
-C10_ALWAYS_INLINE auto sum_in_pairs(At at) {
-  return ((at(0) + at(1)) + (at(2) + at(3))) + ((at(4) + at(5)) + (at(6) + at(7)));
+// Of kCount numbers or vectors, a power of two, `step` apart.
+template <int64_t kCount, typename Sum, typename T>
+C10_ALWAYS_INLINE Sum sum_in_pairs(const T* from, int64_t step) {
+  if constexpr (kCount > 1) {
+    constexpr int64_t kHalf = kCount / 2;
+    return sum_in_pairs<kHalf, Sum>(from, step) + sum_in_pairs<kHalf, Sum>(from + kHalf * step, step);
+  } else if constexpr (std::is_arithmetic_v<Sum>) {
+    return Sum(*from);
+  } else {
+    return lanes_at<Sum>(from);
+  }
+}
+
+template <int64_t kVectors, typename A>
+C10_ALWAYS_INLINE void add_vectors(const A*& addends, int64_t& count, Lanes<double>& lanes) {
+  lanes += __builtin_convertvector((sum_in_pairs<kVectors, Lanes<A>>(addends, kLanes)),
+                                   Lanes<double>);
+  addends += kVectors * kLanes;
+  count -= kVectors * kLanes;
 }
 
 template <typename A>
 C10_ALWAYS_INLINE double sum_of_block(const A* addends, int64_t count) {
-  typename Lanes<A>::Wide lanes = {};
-  for (; count >= kInPairs * kLanes; addends += kInPairs * kLanes, count -= kInPairs * kLanes)
-    lanes += __builtin_convertvector(
-        sum_in_pairs([&](int64_t i) { return lanes_at(addends + i * kLanes); }),
-        typename Lanes<A>::Wide);
-  for (; count >= kLanes; addends += kLanes, count -= kLanes)
-    lanes += __builtin_convertvector(lanes_at(addends), typename Lanes<A>::Wide);
-  double sum = sum_in_pairs([&](int64_t i) { return lanes[i]; });
+  Lanes<double> lanes = {};
+  while (count >= 8 * kLanes) add_vectors<8>(addends, count, lanes);
+  if (count >= 4 * kLanes) add_vectors<4>(addends, count, lanes);
+  if (count >= 2 * kLanes) add_vectors<2>(addends, count, lanes);
+  if (count >= kLanes) add_vectors<1>(addends, count, lanes);
+  const double* each = reinterpret_cast<const double*>(&lanes);
+  const auto half = lanes_at<Lanes<double, 4>>(each) + lanes_at<Lanes<double, 4>>(each + 4);
+  double sum = (half[0] + half[2]) + (half[1] + half[3]);
   for (; count > 0; --count) sum += *addends++;
   return sum;
 }
@@ -92,25 +108,21 @@ GPE_MULTIVERSION void pool_planes(const T* image, const Maps& maps, int64_t coun
   }
 }
 
-// Adds kInPairs pixels, or a single one, of `count` channels to the sums; channels are neighbours.
-template <bool kSingle, typename T>
+// Adds kPixels pixels of `count` channels, which are neighbours in memory, to the sums.
+template <int64_t kPixels, typename T>
 C10_ALWAYS_INLINE void add_pixels(const T* pixels, int64_t stride, int64_t count,
                                   double* __restrict sums) {
   using A = Accumulate<T>;
   int64_t c = 0;
   if constexpr (std::is_same_v<T, A>) {
-    using Wide = typename Lanes<A>::Wide;
     for (; c + kLanes <= count; c += kLanes) {
-      const auto at = [&](int64_t i) { return lanes_at(pixels + i * stride + c); };
-      const Wide added = __builtin_convertvector(kSingle ? at(0) : sum_in_pairs(at), Wide);
-      const Wide sum = lanes_at(sums + c) + added;
+      const auto added = __builtin_convertvector(
+          (sum_in_pairs<kPixels, Lanes<A>>(pixels + c, stride)), Lanes<double>);
+      const auto sum = lanes_at<Lanes<double>>(sums + c) + added;
       std::memcpy(sums + c, &sum, sizeof(sum));
     }
   }
-  for (; c < count; ++c) {
-    const auto at = [&](int64_t i) { return A(pixels[i * stride + c]); };
-    sums[c] += kSingle ? at(0) : sum_in_pairs(at);
-  }
+  for (; c < count; ++c) sums[c] += sum_in_pairs<kPixels, A>(pixels + c, stride);
 }
 
 // The same as pool_planes where channels are neighbours: side by side.
@@ -127,9 +139,9 @@ GPE_MULTIVERSION void pool_pixels(const T* image, const Maps& maps, int64_t coun
       const T* pixels = image + first + run * maps.run_stride;
       int64_t i = 0;
       for (; i + kInPairs <= maps.run_length; i += kInPairs)
-        add_pixels<false>(pixels + i * stride, stride, channels, sums);
+        add_pixels<kInPairs>(pixels + i * stride, stride, channels, sums);
       for (; i < maps.run_length; ++i)
-        add_pixels<true>(pixels + i * stride, stride, channels, sums);
+        add_pixels<1>(pixels + i * stride, stride, channels, sums);
     }
     for (int64_t c = 0; c < channels; ++c) means[first + c] = sums[c] * scale;
   }

@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -299,16 +298,53 @@ bool fit_one_pass(const Call& call) {
          table * (kTables + 1) * count + pixels;
 }
 
+// Pairs of label and prediction once, then each region by itself.
+template <typename Pair>
+void count_each(const Call& call) {
+  const Plan plan(call, /*apart=*/false);
+  const Codes codes = Codes::of_labels(call.classes, call.ignore_index);
+  const int64_t height = call.height(), width = call.width(), rows = call.images() * height;
+  const int64_t classes = call.classes, side = table_side(classes), size = side * side;
+  std::vector<Pair> pairs(rows * width);
+  at::parallel_for(0, rows, grain_size(width), [&](int64_t begin, int64_t end) {
+    const Predicted predict(call, plan);
+    for (int64_t i = begin; i < end; ++i) {
+      predict(i / height, i % height, &pairs[i * width]);
+      add_row(call.labels, i / height, i % height, plan, codes, side, &pairs[i * width]);
+    }
+  });
+  at::parallel_for(0, call.regions.size(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<uint32_t> tables(kTables * size);
+    for (int64_t r = begin; r < end; ++r) {
+      int64_t* const confusion = call.confusion.mutable_data_ptr<int64_t>() + r * classes * classes;
+      const Rectangle& region = call.regions[r];
+      const auto flush = [&] {
+        for (int64_t i = 0; i < classes * classes; ++i)
+          for (int64_t t = 0; t < kTables; ++t)
+            confusion[i] += tables[t * size + i / classes * side + i % classes];
+        std::fill(tables.begin(), tables.end(), 0);
+      };
+      int64_t pixels = 0;
+      for (int64_t first = 0; first < rows; first += height) {
+        for (int64_t y = first + region.top; y < first + region.bottom; ++y) {
+          count_pairs(&pairs[y * width + region.left], region.right - region.left, size,
+                      tables.data());
+          pixels += width;
+          if (pixels + width <= kMostPixels) continue;
+          flush();
+          pixels = 0;
+        }
+      }
+      flush();
+    }
+  });
+}
+
 void count_predicted(const Call& call) {
   if (fit_one_pass(call)) return count_all<Predicted>(call);
-  count_all<Predicted>(call, /*apart=*/false);  // what is wrong counts once
-  Call one = call;
-  one.wrong = at::zeros_like(call.wrong);
-  for (size_t r = 0; r < call.regions.size(); ++r) {
-    one.regions = {call.regions[r]};
-    one.confusion = call.confusion.narrow(0, r, 1);
-    count_all<Predicted>(one);
-  }
+  count_all<Predicted>(call, /*apart=*/false);  // what is wrong, which counts once
+  const int64_t side = table_side(call.classes);
+  side * side <= UINT16_MAX ? count_each<uint16_t>(call) : count_each<uint32_t>(call);
 }
 
 template <typename T>

@@ -1,6 +1,6 @@
 """What public ops check of tensors, and what transforms and compilers let them see of values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -92,6 +92,14 @@ def transformed(*tensors: Tensor | None) -> str:
         if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in given):
             return "forward-mode AD follows it"
     return ""
+
+
+def told(kernel: Callable, *args: object):
+    """What a kernel yields; its word on a value that only it looked at is an InputError."""
+    try:
+        return kernel(*args)
+    except ValueError as error:
+        raise InputError(str(error).splitlines()[0]) from None
 
 
 def asserted(value: Tensor, condition: Tensor, message: str) -> Tensor:

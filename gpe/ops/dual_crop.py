@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError, expect_integer, shown
+from gpe.errors import InputError, expect_integer, plain, shown
 from gpe.ops import backend, reference
 from gpe.ops.checks import (
     expect_addressable,
@@ -15,6 +15,7 @@ from gpe.ops.checks import (
     expect_one_device,
     expect_tensor,
     expect_values,
+    told,
 )
 from gpe.ops.normalisation import output_dtype, scale_and_shift
 
@@ -82,15 +83,24 @@ def dual_crop(
     scale, shift = scale_and_shift(images, mean, std, dtype)
     channels_last = memory_format == torch.channels_last
     crop = backend.implementation("dual_crop", images.device.type)
-    return crop(
-        images, offsets, flips, size, padding, padding_mode, scale, shift, dtype, channels_last
+    return told(
+        crop,
+        images,
+        offsets,
+        flips,
+        size,
+        padding,
+        padding_mode,
+        scale,
+        shift,
+        dtype,
+        channels_last,
     )
 
 
 def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     """Rows and columns of ``value``, or of one number for both; an InputError below ``least``."""
-    if not isinstance(value, (list, tuple)) and hasattr(value, "tolist"):
-        value = value.tolist()  # of an array or a tensor
+    value = plain(name, value)
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
     try:
         rows, columns = (expect_integer(name, side, least) for side in sides)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError, shown
+from gpe.errors import InputError, expect_bool, shown
 from gpe.ops import backend
 from gpe.ops.checks import (
     ANY,
@@ -49,7 +49,7 @@ def mask_channels(
         >>> gpe.mask_channels(torch.ones(2, 4, 8, 8), [0, 3]).mean((0, 2, 3))
         tensor([0., 1., 1., 0.])
     """
-    masked = _masked(features, channels)
+    masked, inplace = _masked(features, channels), expect_bool("inplace", inplace)
     device, unserved = features.device.type, transformed(features)
     if features.itemsize > 8:
         unserved = f"kernels move at most 8 bytes at once, not {features.dtype}"

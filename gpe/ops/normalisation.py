@@ -6,14 +6,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError, expect_number, shown
+from gpe.errors import InputError, expect_number, plain, shown
 from gpe.ops.checks import FLOATS
 
 
 def output_dtype(images: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """``dtype``; if None that of autocast where it is on, else of floating images, else torch's."""
     if dtype is not None:
-        if dtype not in FLOATS:
+        if not isinstance(dtype, torch.dtype) or dtype not in FLOATS:
             raise InputError(f"dtype: expected a floating-point dtype, got {shown(dtype)}")
         return dtype
     device = images.device.type
@@ -59,8 +59,7 @@ def _per_channel(
 ) -> tuple[float, ...]:
     if values is None:
         return (default,) * channels
-    if not isinstance(values, (list, tuple)):
-        values = values.tolist() if hasattr(values, "tolist") else values  # of arrays and tensors
+    values = plain(name, values)
     if isinstance(values, str) or not isinstance(values, Sequence):
         return (expect_number(name, values),) * channels
     if len(values) != channels:

@@ -16,6 +16,7 @@ from gpe.ops.checks import (
     expect_tensor,
     expect_values,
     overlap,
+    told,
     transformed,
 )
 from gpe.ops.normalisation import output_dtype, scale_and_shift
@@ -86,11 +87,11 @@ def place_on_grid(
         move = backend.implementation("place_on_grid_", device)
         images, locations = (_apart(tensor, out) for tensor in (images, locations))
         placed = None if placed is None else _apart(placed, out)
-        move(out, placed, images, locations, grid_size, scale, shift)
+        told(move, out, placed, images, locations, grid_size, scale, shift)
         return out
     place = backend.implementation("place_on_grid", device, unserved)
     channels_last = memory_format == torch.channels_last
-    canvas = place(images, locations, grid_size, scale, shift, dtype, channels_last)
+    canvas = told(place, images, locations, grid_size, scale, shift, dtype, channels_last)
     return out.copy_(canvas) if out is not None and reusable else canvas
 
 

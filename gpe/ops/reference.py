@@ -130,16 +130,17 @@ def flip_difference(
 def mask_channels(features: Tensor, masked: Tensor) -> Tensor:  # [N,C,...], [C]
     """``features`` with zeros where a channel is ``masked``."""
     # masked_fill alone would forget the memory format.
-    return features.clone().masked_fill_(_by_channel(masked, features), 0)
+    out = features.clone()
+    mask_channels_(out, masked)
+    return out
 
 
 def mask_channels_(features: Tensor, masked: Tensor) -> None:  # [N,C,...], [C]
     """The same in place."""
-    features.masked_fill_(_by_channel(masked, features), 0)
-
-
-def _by_channel(masked: Tensor, features: Tensor) -> Tensor:
-    return masked.view(-1, *(1 for _ in features.shape[2:]))
+    unsigned = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+    if features.dtype in unsigned:  # in which torch fills nothing
+        features = features.view(unsigned[features.dtype])
+    features.masked_fill_(masked.view(-1, *(1 for _ in features.shape[2:])), 0)
 
 
 def empty_canvas(images: Tensor, grid_size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:

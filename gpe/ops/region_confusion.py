@@ -6,7 +6,7 @@ from operator import index
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError, expect_integer, is_integer, shown
+from gpe.errors import InputError, expect_integer, is_integer, plain, shown
 from gpe.ops import backend
 from gpe.ops.checks import (
     FLOATS,
@@ -101,8 +101,7 @@ def expect_rectangle(name: str, rectangle: Rectangle, height: int, width: int) -
 
 
 def _rectangles(regions: Sequence[Rectangle], height: int, width: int) -> list[Rectangle]:
-    if not isinstance(regions, (list, tuple)) and hasattr(regions, "tolist"):
-        regions = regions.tolist()  # of an array or a tensor
+    regions = plain("regions", regions)
     if not isinstance(regions, Sequence) or isinstance(regions, str) or len(regions) == 0:
         raise InputError(f"regions: expected a sequence of one or more, got {shown(regions)}")
     return [
