@@ -48,6 +48,13 @@ inline void expect_positive(const char* name, int64_t value) {
   TORCH_CHECK_VALUE(value >= 1, name, ": expected at least 1, got ", value);
 }
 
+// Of a result: torch takes any number for a dtype.
+inline void expect_floating(const char* name, at::ScalarType dtype) {
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf ||
+                       dtype == at::kBFloat16,
+                   name, ": expected a floating-point dtype, got number ", static_cast<int>(dtype));
+}
+
 inline void expect_pair(const char* name, at::IntArrayRef values) {
   TORCH_CHECK_VALUE(values.size() == 2, name, ": expected two integers, got ", values);
 }

@@ -110,6 +110,7 @@ at::Tensor dual_crop(const at::Tensor& images, const at::Tensor& offsets, const 
   expect_vector("scale", scale, accumulate, channels, images);
   expect_vector("shift", shift, accumulate, channels, images);
   const Padding mode = padding_of(padding_mode);
+  expect_floating("dtype", dtype);
   expect_pair("size", size);
   expect_pair("padding", padding);
   const int64_t crop_count = product("offsets", views, count);

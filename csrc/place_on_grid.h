@@ -104,6 +104,7 @@ template <void (*kKernel)(const Call&)>
 at::Tensor place_on_grid(const at::Tensor& images, const at::Tensor& locations, int64_t grid_size,
                          const at::Tensor& scale, const at::Tensor& shift, at::ScalarType dtype,
                          bool channels_last) {
+  expect_floating("dtype", dtype);
   const auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   const at::Tensor out =
       at::empty(canvas_shape(images, grid_size), images.options().dtype(dtype), format);

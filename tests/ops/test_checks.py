@@ -98,6 +98,8 @@ def test_bare_operators_refuse_lengths_sizes_and_devices():
     for grid in (2**32, 2**62):
         with pytest.raises(ValueError, match="grid_size"):
             place(IMAGES, ZEROS, grid, ones, ones, torch.float32, False)
+    with pytest.raises(TypeError, match="dtype: expected a floating-point dtype"):
+        place(IMAGES, ZEROS, 2, ones, ones, torch.int32, False)
     with pytest.raises(ValueError, match="expected the device of"):
         place(IMAGES, ZEROS.to("meta"), 2, ones, ones, torch.float32, False)
     with pytest.raises(ValueError, match="expected the device of"):
