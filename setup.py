@@ -1,7 +1,8 @@
 """Builds gpe._C: the CPU kernels always, the CUDA kernels where an nvcc fits the installed torch.
 
 GPE_CUDA=0 leaves CUDA out, GPE_CUDA=1 fails without it; GPE_SANITIZE=1 builds for `make sanitize`.
-TORCH_CUDA_ARCH_LIST and MAX_JOBS mean what they mean for torch. torch is imported only when something is compiled.
+TORCH_CUDA_ARCH_LIST and MAX_JOBS mean what they mean for torch, which is imported only when
+something is compiled.
 """
 
 import logging

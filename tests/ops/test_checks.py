@@ -7,6 +7,7 @@ import torch
 import gpe
 from tests.ops.conftest import compiled_for_cpu
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*(quantize|nested)")
 MAPS, IMAGES = torch.ones(2, 3, 4, 4), torch.ones(2, 3, 4, 4, dtype=torch.uint8)
 ZEROS = torch.zeros(2, dtype=torch.int64)
 STRANGE = {
