@@ -49,7 +49,8 @@ sanitize: $(GPE) ## run the op tests under the address and undefined-behaviour s
 	@cd $(SANITIZED) && OMP_NUM_THREADS=2 ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONPATH=. \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	  $(abspath $(VENV))/bin/python -m pytest $(TESTS) -k 'not triton and not inductor' -q
+	  $(abspath $(VENV))/bin/python -m pytest $(TESTS) -q \
+	  -k 'not cpu-triton and not test_triton and not inductor and not test_compile and not past_two'
 
 gpu-check: ## build, test and time on an NVIDIA GPU with PYTHON as it is; logs to OUT
 	@$(PYTHON) -m benches.gpu_check "$(OUT)"
