@@ -60,7 +60,9 @@ def atlas(config: AtlasConfig, seen: Seen, *, tell: Callable[[str], None]) -> Fo
     about = {"layer": layer, "weights": config.weights_digest}
     bits = mutual_information(latents, cells, images=images)
     rankings = {
-        INFORMATION: ChannelRanking(INFORMATION, bits, **about, image_ids=tuple(range(number))),
+        INFORMATION: ChannelRanking(
+            INFORMATION, bits, layer, config.weights_digest, image_ids=tuple(range(number))
+        ),
         MIRROR: ChannelRanking.of_differences(MIRROR, differences, range(number), **about),
     }
     regions = {}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,12 +37,8 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             image_size=config.image_size,
             resize_size=config.resize_size,
         )
-        expect_room(
-            config.shifts,
-            config.protocol,
-            image_size=network.input_size,
-            resize_size=network.resize_size,
-        )
+        image_size, resize_size = network.sizes
+        expect_room(config.shifts, config.protocol, image_size=image_size, resize_size=resize_size)
         config = replace(config, network=network.name, weights_digest=network.digest)
         networks[config] = network
         named.append(config)
@@ -66,7 +63,7 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 return model(views)
 
-        options = {
+        options: dict[str, Any] = {
             "protocol": config.protocol,
             "size": network.input_size,
             "batch_size": config.batch_size,
@@ -92,7 +89,7 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             "labels": match.reason,
             "classes": _names(network) if match.outputs else [],
         }
-        chance = 100 / network.num_classes
+        chance = 100 / len(_names(network))
         return record("consistency", config, result, chance=chance, images=len(images))
 
     return run_all(named, places, progress, score)
