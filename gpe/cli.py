@@ -104,14 +104,13 @@ def _run(
 ) -> None:
     from gpe.experiments.processes import is_first, processes
     from gpe.experiments.progress import Progress
-    from gpe.experiments.runs import make_directory
+    from gpe.experiments.runs import writable
 
     with processes():
         run = getattr(import_module(f"gpe.experiments.{folder}.run"), command.run)
         configs = command.config.several(**given, **extra, **command.fixed)
         found = Places(**places)
-        make_directory(found.out)
-        with Progress(Console(stderr=True)) as progress:
+        with writable(found.out), Progress(Console(stderr=True)) as progress:
             directories = run(configs, found, progress)
         if is_first():
             _print_runs(directories, found.out, as_json)

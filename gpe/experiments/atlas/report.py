@@ -25,7 +25,7 @@ from gpe.report.blocks import (
     Table,
 )
 from gpe.report.grouping import networks_of
-from gpe.report.plots import BandLine, limits, panel
+from gpe.report.plots import BandLine, drawing, limits, panel
 from gpe.report.runs import Run, distinct
 from gpe.report.words import count, signed
 
@@ -253,7 +253,7 @@ def _map(trial: Trial, channel: Channel) -> Picture:
     )
     alt = f"Channel {channel.number} by cell"
     side = trial.grid
-    svg = f'<svg viewBox="0 0 {side} {side}" role="img" aria-label="{alt}">{cells}</svg>'
+    svg = drawing(cells, box=f"0 0 {side} {side}", alt=alt)
     text = f"{bits(channel.score.value)} ({interval(channel.score)})"
     return Picture(svg, alt, bold=str(channel.number), text=text)
 

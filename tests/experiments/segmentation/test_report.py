@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from gpe.errors import InputError
+from gpe.experiments.reports import print_findings, print_tables
 from gpe.records import Record, save_arrays
-from gpe.report.terminal import print_findings, print_table
 from tests.reporting import Page, pixels, report
 
 CLASSES = ["road", "<sky>", "person"]
@@ -56,7 +56,7 @@ def segment_run(directory, *, miou=(71.23, 60.0, 65.5, 62.0), paper=None, pictur
 def test_tables_have_miou_by_region_and_iou_by_class(tmp_path):
     segment_run(tmp_path / "a", paper=74.0)
     page = Page(report(tmp_path))
-    assert page.tables[0][0] == ["Network", *(f"mIoU {r}" for r in REGIONS), "Pixels right"]
+    assert page.tables[0][0] == ["Network", *(f"mIoU {r}" for r in REGIONS), "pixel accuracy"]
     assert page.row("DeepLabv3-ResNet-18, width 16") == [
         "71.2 paper 74.0",
         "60.0",
@@ -66,6 +66,7 @@ def test_tables_have_miou_by_region_and_iou_by_class(tmp_path):
     ]
     assert page.tables[1] == [
         ["class", *REGIONS],
+        ["mIoU", "71.2 paper 74.0", "60.0", "65.5", "62.0"],
         ["road", "90.0", "91.0", "92.0", "93.0"],
         ["<sky>", "80.0", "80.0", "80.0", "80.0"],
         ["person", "30.0", "-", "30.0", "30.0"],
@@ -114,7 +115,7 @@ def test_runs_of_one_label_are_told_apart(tmp_path):
 def test_a_terminal_gets_the_same_numbers(tmp_path):
     segment_run(tmp_path, paper=74.0)
     console = Console(file=io.StringIO(), width=80)
-    print_table([tmp_path], console)
+    print_tables([tmp_path], console)
     print_findings([tmp_path], console)
     text = console.file.getvalue()
     lines = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]

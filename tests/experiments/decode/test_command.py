@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpe.records import RECORD, Record
-from tests.cli.conftest import runs
+from tests.experiments.tiny import runs
 
 TINY = ["--model", "squeezenet1_1", "--weights", "random", "--image-size", "16", "--epochs", "1"]
 TINY += ["--train-images", "30", "--test-images", "10", "--layer", "last"]

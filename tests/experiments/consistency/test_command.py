@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from gpe.records import RECORD
-from tests.cli.conftest import runs
+from tests.experiments.tiny import runs
 
 TINY = ["squeezenet1_1", "--weights", "random", "--data", "../tree", "--image-size", "32"]
 TINY += ["--workers", "0", "--shifts", "2"]

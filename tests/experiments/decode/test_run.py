@@ -10,7 +10,7 @@ from gpe.experiments import location
 from gpe.experiments.decode import run
 from gpe.experiments.decode_config import DecodeConfig
 from gpe.experiments.networks import open_frozen
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.runs import CHECKPOINT
 from gpe.models import GAPNet, deeplabv3, resnet18
 from gpe.models.pretrained import open_model
 from gpe.records import RECORD, Record, load_arrays

@@ -9,17 +9,30 @@ from torch.nn import functional as F
 from gpe.data import segmentation_set
 from gpe.data.street_scene import CLASSES
 from gpe.errors import InputError
-from gpe.experiments import segmentation
-from gpe.experiments.region_scores import REGIONS, region_scores
-from gpe.experiments.segmentation import PixelTally, SegmentationTrial, build
-from gpe.experiments.segmentation_config import PRESETS, SegmentationConfig
-from gpe.experiments.segmentation_evaluation import evaluate, load_segmenter
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.runs import CHECKPOINT
+from gpe.experiments.segmentation import run as segmentation
+from gpe.experiments.segmentation.config import EvaluationConfig, SegmentationConfig
+from gpe.experiments.segmentation.run import PixelTally, SegmentationTrial, build
+from gpe.experiments.segmentation.run import evaluate as evaluate_all
+from gpe.experiments.segmentation.scores import REGIONS, region_scores
+from gpe.experiments.trained import open_trained
 from gpe.models.deeplab import deeplabv3
 from gpe.records import RECORD, Record, load_arrays
 from tests.data import labelled_trees as trees
-from tests.experiments.tiny import outside_run, same, weights
+from tests.experiments.tiny import launch, outside_run, same, weights
 from tests.experiments.tiny_segments import config, train
+
+PRESETS = SegmentationConfig.PRESETS
+
+
+def evaluate(checkpoint, out, *, root="data", **options):
+    """The directory of one score."""
+    chosen = EvaluationConfig.of(checkpoint=str(checkpoint), **OPTIONS | options)
+    ((directory,), _) = launch(evaluate_all, out, chosen, root=root)
+    return directory
+
+
+OPTIONS = {"batch_size": 2, "device": "cpu", "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +56,7 @@ class TestRuns:
 
     def test_arrays_hold_pictures_of_what_the_network_says(self, finished):
         arrays = load_arrays(finished)
-        segmenter = load_segmenter(finished)
+        segmenter = open_trained(str(finished))
         found = segmentation_set("streets", size=(32, 64), images=5)
         for place in range(5):
             image, labels = found.samples[place]
@@ -76,7 +89,7 @@ class TestRuns:
             train(tmp_path, config())
         monkeypatch.setattr(SegmentationTrial, "train_epoch", real)
         (directory,), shown = train(tmp_path, config(), resume=True)
-        assert "going on after epoch 1" in shown
+        assert "continues after epoch 1" in shown
         assert outside_run(directory) == outside_run(finished)
         assert same(weights(directory), weights(finished))
 
@@ -192,10 +205,8 @@ class TestScores:
 
 
 class TestEvaluation:
-    OPTIONS = {"batch_size": 2, "device": "cpu", "precision": "fp32", "workers": 0}  # noqa: RUF012
-
     def test_a_run_scores_on_its_own_data_as_it_did(self, finished, tmp_path):
-        directory = evaluate(str(finished), tmp_path, images=5, **self.OPTIONS)
+        directory = evaluate(finished, tmp_path, images=5)
         record, trained = Record.load(directory), Record.load(finished)
         assert record.result == {
             name: value for name, value in trained.result.items() if name not in ("last", "best")
@@ -218,7 +229,7 @@ class TestEvaluation:
             state = {"model_state": state}
         torch.save(state, tmp_path / "weights.pth")
         root = trees.camvid(tmp_path)
-        options = self.OPTIONS | {"data": "camvid", "root": root, "output_stride": 8}
+        options = {"data": "camvid", "root": root, "output_stride": 8}
         directory = evaluate(str(tmp_path / "weights.pth"), tmp_path / "out", **options)
         record = Record.load(directory)
         expected, _ = region_scores(model.eval(), segmentation_set("camvid", root), batch_size=2)
@@ -226,34 +237,33 @@ class TestEvaluation:
         assert record.config["network"] == "weights.pth"
 
     def test_another_dataset_has_its_own_size_and_split(self, finished, tmp_path):
-        with pytest.raises(InputError, match="for the 11 classes of camvid, got one for 9"):
+        with pytest.raises(InputError, match="data: expected a set with the classes of segment-deeplabv3-.*, got camvid"):
             evaluate(
                 str(finished),
                 tmp_path / "out",
                 data="camvid",
                 root=trees.camvid(tmp_path),
-                **self.OPTIONS,
             )
         assert not (tmp_path / "out").exists()
 
     def test_a_file_needs_data(self, tmp_path):
         torch.save(deeplabv3("resnet18", 9, width=4).state_dict(), tmp_path / "w.pth")
         with pytest.raises(InputError, match=r"data: expected one of streets, .* got none"):
-            evaluate(str(tmp_path / "w.pth"), tmp_path, **self.OPTIONS)
+            evaluate(str(tmp_path / "w.pth"), tmp_path)
 
     def test_what_is_no_checkpoint_is_refused(self, finished, tmp_path):
-        with pytest.raises(InputError, match=r"checkpoint: expected .* got FileNotFoundError"):
-            load_segmenter(tmp_path)
+        with pytest.raises(InputError, match=r"model: there is no .*checkpoint\.pt"):
+            open_trained(str(tmp_path))
         torch.save({"config": {}}, tmp_path / CHECKPOINT)
         with pytest.raises(InputError, match="to be one of gpe segment train, got TypeError"):
-            load_segmenter(tmp_path)
+            open_trained(str(tmp_path))
         with pytest.raises(InputError, match=r"there is no .*absent"):
-            load_segmenter(tmp_path / "absent.pth")
+            open_trained(str(tmp_path / "absent.pth"))
         with pytest.raises(InputError, match="output_stride: expected none with a directory"):
-            load_segmenter(finished, output_stride=8)
+            open_trained(str(finished), output_stride=8)
 
     def test_a_loaded_run_tells_its_classes_and_options(self, finished):
-        segmenter = load_segmenter(str(finished))
+        segmenter = open_trained(str(finished))
         assert segmenter.classes == CLASSES and segmenter.name == finished.name
         assert segmenter.config["data"] == "streets" and not segmenter.model.training
 
@@ -261,11 +271,11 @@ class TestEvaluation:
 class TestConfig:
     @pytest.mark.parametrize("preset", PRESETS)
     def test_presets_are_sound_and_options_take_their_place(self, preset):
-        assert SegmentationConfig.of_preset(preset).data == PRESETS[preset]["data"]
-        assert SegmentationConfig.of_preset(preset, epochs=3, width=None).epochs == 3
+        assert SegmentationConfig.of(preset=preset).data == PRESETS[preset]["data"]
+        assert SegmentationConfig.of(preset=preset, epochs=3, width=None).epochs == 3
 
     def test_only_mirrored_where_left_and_right_are_alike(self):
-        flips = {preset: SegmentationConfig.of_preset(preset).flip for preset in PRESETS}
+        flips = {preset: SegmentationConfig.of(preset=preset).flip for preset in PRESETS}
         assert flips == {"quick": False, "camvid": False, "cityscapes": True}
 
     def test_each_configuration_has_a_directory_of_its_own(self):
@@ -273,8 +283,8 @@ class TestConfig:
         assert len(names) == 4
 
     def test_the_papers_number_stands_beside_its_network_alone(self):
-        assert SegmentationConfig.of_preset("cityscapes").paper["value"] == 74.0
-        assert SegmentationConfig.of_preset("cityscapes", backbone="resnet18").paper is None
+        assert SegmentationConfig.of(preset="cityscapes").paper["value"] == 74.0
+        assert SegmentationConfig.of(preset="cityscapes", backbone="resnet18").paper is None
         assert config().paper is None
 
     @pytest.mark.parametrize(
@@ -287,13 +297,13 @@ class TestConfig:
             ({"epochs": 0}, "epochs: expected at least 1, got 0"),
             ({"batch_size": 1}, "batch_size: expected at least 2, got 1"),
             ({"train_images": 0}, "train_images: expected at least 1, got 0"),
-            ({"size": (3,)}, r"size: expected height and width, got \(3,\)"),
+            ({"size": (3,)}, "size: expected 2 values, got 1: 3"),
             ({"crop": (0, 3)}, "crop: expected at least 1, got 0"),
-            ({"scales": (2.0, 1.0)}, "scales: expected two rising numbers"),
+            ({"scales": (2.0, 1.0)}, "scales: expected the smaller one first"),
             ({"weights": "imagenet"}, "width: expected 64 with weights, got 4"),
             ({"learning_rate": 0.0}, "learning_rate: expected above 0, got 0"),
             ({"momentum": float("nan")}, "momentum: expected at least 0, got nan"),
-            ({"seed": -1}, "seed: expected 0 to"),
+            ({"seed": -1}, "seed: expected at least 0, got -1"),
             ({"device": "tpu"}, "device: expected cpu, cuda or cuda:N, got 'tpu'"),
         ],
     )
@@ -301,7 +311,7 @@ class TestConfig:
         with pytest.raises(InputError, match=complaint):
             config(**options)
         with pytest.raises(InputError, match="preset: expected one of quick, camvid, cityscapes"):
-            SegmentationConfig.of_preset("fast")
+            SegmentationConfig.of(preset="fast")
 
 
 def test_finished_runs_are_left_alone_unless_forced(finished, monkeypatch):

@@ -3,10 +3,11 @@
 import pytest
 
 import gpe
-from gpe.cli import demo
-from gpe.experiments import augshift_recipes, location_config, segmentation_config
+from gpe.experiments.augshift.config import AugShiftConfig
+from gpe.experiments.location.config import LocationConfig
+from gpe.experiments.segmentation.config import SegmentationConfig
 from gpe.records import Record
-from tests.cli.conftest import runs
+from tests.experiments.tiny import runs
 
 TINY = [
     *("--width", "4", "--epochs", "1", "--train-images", "40", "--test-images", "40"),
@@ -29,16 +30,16 @@ def test_info_is_the_doctor_s_diagnosis(call):
 
 def test_demo_trains_six_networks_and_says_what_was_shown(call, tmp_path, monkeypatch):
     """With networks so small that they show nothing; `make demo` runs the real ones."""
+    demo = pytest.importorskip("gpe.experiments.demo")
     tiny = {"train_images": 40, "test_images": 40, "width": 4}
-    epochs = {"location": 1, "object": 1}
-    quick = location_config.PRESETS["quick"] | tiny | {"epochs": epochs}
-    monkeypatch.setitem(location_config.PRESETS, "quick", quick)
-    presets = augshift_recipes.PRESETS
-    quick = presets["quick", "small"] | tiny | {"epochs": 1, "epoch_images": 40, "passes": 1}
-    monkeypatch.setitem(presets, ("quick", "small"), quick)
     small = {"size": (32, 64), "width": 4, "epochs": 1, "batch_size": 4}
-    small = segmentation_config.PRESETS["quick"] | small
-    monkeypatch.setitem(segmentation_config.PRESETS, "quick", small)
+    for config, options in (
+        (LocationConfig, tiny | {"epochs": {"location": 1, "object": 1}}),
+        (AugShiftConfig, tiny | {"epochs": 1, "epoch_images": 40, "passes": 1}),
+        (SegmentationConfig, small),
+    ):
+        presets = config.PRESETS | {"quick": config.PRESETS["quick"] | options}
+        monkeypatch.setattr(config, "PRESETS", presets)
     monkeypatch.setattr(demo, "STREETS", {"train_images": 8, "test_images": 40})
     code, out, err = call("demo")
     assert code == 0, err
@@ -52,7 +53,7 @@ def test_demo_trains_six_networks_and_says_what_was_shown(call, tmp_path, monkey
     moved = [record.config["method"] for record in records if record.experiment == "augshift"]
     assert sorted(moved) == ["augshift", "baseline"]
     assert (tmp_path / "here" / "runs" / "demo" / "report.html").exists()
-    shown = out[out.index("What was shown") :]
+    shown = out[out.index("What was found") :]
     assert f"GAPNet names the right cell for {accuracy[None]:.1f}\u00a0%" in shown
     assert f"does so for {accuracy['random']:.1f}\u00a0%" in shown
     assert f"does so for {accuracy['fixed']:.1f}\u00a0%" in shown

@@ -8,7 +8,7 @@ from rich.console import Console
 from gpe.errors import InputError
 from gpe.records import Record
 from gpe.report.decode import findings, sentences, tables
-from gpe.report.terminal import print_findings, print_table
+from gpe.experiments.reports import print_findings, print_tables
 from tests.reporting import Page, report, runs_of
 
 LAYERS = ("conv1", "layer4")
@@ -107,7 +107,7 @@ def test_some_readouts_alone_do(tmp_path):
 def test_the_terminal_has_both_tables(tmp_path):
     directories = [decode_run(tmp_path / str(grid), grid) for grid in (3, 5)]
     console = Console(file=io.StringIO(), width=120)
-    print_table(directories, console)
+    print_tables(directories, console)
     print_findings(directories, console)
     text = console.file.getvalue()
     lines = [line for line in text.splitlines() if line.startswith("│")]
@@ -128,5 +128,5 @@ def test_names_are_escaped(tmp_path):
     decode_run(tmp_path / "a", model="<b>", layers=("[red]x", "layer4"))
     assert "<b>, random" not in report(tmp_path)
     console = Console(file=io.StringIO(), width=120)
-    print_table([tmp_path / "a"], console)
+    print_tables([tmp_path / "a"], console)
     assert "[red]x" in console.file.getvalue()

@@ -9,7 +9,7 @@ import torch
 
 from gpe.errors import InputError
 from gpe.records import ARRAYS, Record, save_arrays
-from gpe.report import write_report
+from gpe.experiments.reports import write_report
 from tests.reporting import Page, pixels, report
 
 
@@ -171,14 +171,14 @@ def test_the_findings_are_those_of_the_records(tmp_path):
 def test_pictures_mark_true_and_answered_cells(tmp_path):
     arrays = location_run(tmp_path)
     text = report(tmp_path)
-    canvases = re.findall(r'<svg class="canvas".*?</svg>\n<small><b>(.)</b>', text, re.S)
+    canvases = re.findall(r'<svg class="canvas".*?</svg>\s*<figcaption><b>(.)</b>', text, re.S)
     right = (arrays["predictions"] == arrays["targets"]).tolist()[:9]
     assert True in right and False in right
     assert canvases == ["✓" if hit else "✗" for hit in right]
-    assert f"{sum(right)} of these 9 right" in text
+    assert f"{sum(right)} of these 9 correct" in text
 
     true = re.findall(r'<rect class="truth" x="(\d)" y="(\d)" width="1"', text)[:9]
-    answered = re.findall(r'translate\((\d) (\d)\)"><rect class="answer"', text)
+    answered = re.findall(r'<rect class="answer" x="(\d)\.14" y="(\d)\.14"', text)
     for drawn, name in ((true, "locations"), (answered, "predictions")):
         cells = arrays[name][:9].tolist()
         assert drawn == [(str(cell % 3), str(cell // 3)) for cell in cells]
@@ -198,13 +198,13 @@ def test_a_map_shows_where_the_answers_for_one_true_cell_went(tmp_path):
     assert opacity[0].tolist() == [[255, 0, 0], [0, 0, 0], [0, 0, 0]]
     assert opacity[1].tolist() == [[0, round(255 * 0.75**0.5), 0], [0, 0, 0], [0, 0, 128]]
     assert not opacity[2].any()
-    assert "90.9 % of all test images right" in report(tmp_path).replace("\u00a0", " ")
+    assert "90.9 % of all test images correct" in report(tmp_path).replace("\u00a0", " ")
 
 
 def test_object_runs_alone_are_shown_by_class(tmp_path):
     arrays = location_run(tmp_path, task="object")
     text = report(tmp_path)
-    assert f"class 0, said {arrays['predictions'][0]}" in text
+    assert f"class 0, answer {arrays['predictions'][0]}" in text
     assert 'class="answer"' not in text
 
 
@@ -214,7 +214,7 @@ def test_curves_go_through_every_epoch(tmp_path):
     plots = dict(re.findall(r"test (\w+)</figcaption>\s*(<svg.*?</svg>)", text, re.S))
     assert list(plots) == ["accuracy", "loss"]
     for plot in plots.values():
-        line = re.search(r'<path d="([^"]*)"[^>]*stroke: var\(--gapnet\)', plot)[1]
+        line = re.search(r'<path d="([^"]*)"[^>]*stroke: var\(--blue\)', plot)[1]
         (_, first), (_, second) = re.findall(r"[ML] ([\d.]+) ([\d.]+)", line)
         # Accuracy falls from 90 to 80 and loss rises; y counts downwards in SVG.
         assert (float(first) < float(second)) == (plot is plots["accuracy"])

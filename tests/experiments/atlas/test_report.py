@@ -9,7 +9,7 @@ from rich.console import Console
 from gpe.errors import InputError
 from gpe.records import Record, load_arrays, save_arrays
 from gpe.report.atlas import findings, sentences, tables
-from gpe.report.terminal import print_findings, print_table
+from gpe.experiments.reports import print_findings, print_tables
 from tests.reporting import Page, report, runs_of
 
 CHANNELS = 20
@@ -109,7 +109,7 @@ def test_no_regions_will_do(tmp_path):
 def test_the_terminal_has_both_tables(tmp_path):
     atlas_run(tmp_path / "a")
     console = Console(file=io.StringIO(), width=140)
-    print_table([tmp_path / "a"], console)
+    print_tables([tmp_path / "a"], console)
     print_findings([tmp_path / "a"], console)
     text = console.file.getvalue()
     lines = [line for line in text.splitlines() if line.startswith("│")]
@@ -138,5 +138,5 @@ def test_names_are_escaped(tmp_path):
     page = report(tmp_path)
     assert "<b>, random" not in page and "<i>" not in page
     console = Console(file=io.StringIO(), width=140)
-    print_table([tmp_path / "a"], console)
+    print_tables([tmp_path / "a"], console)
     assert "[red]x" in console.file.getvalue()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpe.records import RECORD, Record
-from tests.cli.conftest import runs
+from tests.experiments.tiny import runs
 
 TINY = ["--weights", "random", "--image-size", "16", "--images", "16", "--layer", "features.3"]
 

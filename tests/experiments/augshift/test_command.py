@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.runs import CHECKPOINT
 from gpe.records import RECORD, Record
-from tests.cli.conftest import runs
+from tests.experiments.tiny import runs
 
 TINY = [
     *("--stem", "cifar", "--image-size", "10", "--width", "4", "--epochs", "1", "--passes", "1"),

@@ -7,7 +7,7 @@ import torch
 
 from gpe.errors import InputError
 from gpe.experiments.consistency import ConsistencyConfig, score
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.runs import CHECKPOINT
 from gpe.models.pretrained import open_model
 from gpe.records import Record, load_arrays
 from tests.experiments.tiny import config as tiny_run

@@ -10,7 +10,7 @@ import torch
 from gpe.data import load
 from gpe.errors import InputError
 from gpe.experiments.augshift import load_trained
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.runs import CHECKPOINT
 from gpe.experiments.under_shifts import SHIFT_SEED
 from gpe.metrics import shift_consistency
 from gpe.records import RECORD, Record, load_arrays

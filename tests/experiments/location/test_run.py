@@ -1,21 +1,19 @@
 """Location runs: how they are trained, what is drawn, what is kept, what is learnt."""
 
-import io
 import json
 from functools import partial
 
 import pytest
 import torch
-from rich.console import Console
 
 from gpe.data import epoch_order, load
 from gpe.errors import InputError
-from gpe.experiments import location
-from gpe.experiments.location import LocationTrial, run
-from gpe.experiments.location_config import LocationConfig
-from gpe.experiments.progress import Progress
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.location import run as location
+from gpe.experiments.location.config import LocationConfig
+from gpe.experiments.location.run import LocationTrial, run
+from gpe.experiments.runs import CHECKPOINT
 from gpe.records import RECORD, Record, load_arrays
+from tests.experiments.tiny import launch, outside_run
 
 TINY = {
     "network": "gapnet",
@@ -38,14 +36,11 @@ TINY = {
 
 
 def config(preset="quick", task="location", **options):
-    return LocationConfig.of_preset(preset, task, **TINY | options)
+    return LocationConfig.of(preset=preset, task=task, **TINY | options)
 
 
-def train(out, *configs, **options):
-    """The directories of the configurations, run below ``out``, and what was shown meanwhile."""
-    console = Console(file=io.StringIO())
-    directories = run(configs, out, progress=Progress(console), **options)
-    return directories, console.file.getvalue()
+def train(out, *configs, **places):
+    return launch(run, out, *configs, **places)
 
 
 def trial(**options):
@@ -60,11 +55,6 @@ def trial(**options):
     return LocationTrial(chosen, *sets)
 
 
-def outside_run(directory):
-    record = json.loads((directory / RECORD).read_text())
-    return {name: value for name, value in record.items() if name != "run"}
-
-
 # How it is trained
 
 
@@ -72,7 +62,7 @@ def test_the_recipe_reaches_the_network_and_its_training():
     """Adam with its learning rate and betas, the same in every step; ResNet-18 of this width."""
     whole = TINY | {"train_images": None, "batch_size": None, "width": 16}
     ours = LocationTrial(
-        LocationConfig.of_preset("paper", "location", **whole),
+        LocationConfig.of(preset="paper", task="location", **whole),
         *load("digits", image_size=10, train_images=60, test_images=40),
     )
     assert ours.images_per_epoch == 60 and ours.model.backbone.num_features == 8 * 16
@@ -325,7 +315,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_trained(tmp_path):
 
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(InputError, match=rf"out: cannot make {out}/location-"):
+        with pytest.raises(InputError, match=rf"out: cannot write to {out}/location-"):
             train(out, config())
 
 
