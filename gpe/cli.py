@@ -128,11 +128,11 @@ def _parameters(command: Command) -> Iterator[Parameter]:
         many = one.name in config.SWEPT or get_origin(hint) is tuple
         kind = get_args(hint)[0] if get_origin(hint) is tuple else hint
         metavar = f"<{_NAMES.get(kind, 'str')},...>" if many and not option_of(one).argument else ""
-        if many and option_of(one).argument:
-            hint = list[str]
+        said, default = option_of(one), _default(config, one)
+        if many and said.argument:
+            hint, default = list[str], MISSING if one.default is MISSING else None
         elif many or hint not in (int, float, bool, Path):
             hint = str
-        said, default = option_of(one), _default(config, one)
         decided = config.preset_values(command.fixed) if command.fixed else {}
         shown = _preset_defaults(config, one.name) if said.preset else ""
         if decided.get(one.name) is not None:
@@ -263,7 +263,8 @@ def report(
     from gpe.records import find
 
     directories = find(runs)
-    write_report(directories, out)
+    for note in write_report(directories, out):
+        typer.echo(f"gpe: passed over: {note}", err=True)
     typer.echo(f"{out}: {len(directories)} runs")
 
 

@@ -57,9 +57,7 @@ def run_all(
         if not places.force and is_finished(directory, config, progress):
             continue
         with writable(directory):
-            if is_first() and (
-                places.force or not places.resume or (directory / RECORD).exists()
-            ):
+            if is_first() and (places.force or not places.resume or (directory / RECORD).exists()):
                 clear(directory)
             start = time.perf_counter()
             record = run(config, directory)
@@ -131,7 +129,12 @@ def is_finished(directory: Path, config: Config, progress: Progress) -> bool:
         progress.note(f"{directory.name}: its record cannot be read and is made again: {error}")
         return False
     options = as_json(config)
-    stale = [name for name in stored.keys() & options.keys() if stored[name] != options[name]]
+    # What the run itself decided, where nothing was given, stands in the record alone.
+    stale = [
+        name
+        for name in stored.keys() & options.keys()
+        if options[name] not in (None, "") and stored[name] != options[name]
+    ]
     if stale:
         progress.note(f"{directory.name}: is of another {', '.join(sorted(stale))}; runs again")
         return False

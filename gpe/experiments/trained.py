@@ -109,6 +109,8 @@ def open_trained(
         if known == RANDOM:
             raise InputError(f"weights: expected {PRETRAINED} with the file {path}, got {RANDOM}")
         found = _of_file(path, output_stride)
+    elif path.suffix in (".pth", ".pt", ".safetensors", ".tar", ".ckpt", ".bin"):
+        raise InputError(f"path: there is no {model}")
     else:
         found = _of_library(model, known, seed, tasks, image_size)
     if tasks and found.task not in tasks:

@@ -46,7 +46,7 @@ class Run:
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
     """Without copies: a run and a copy of it are one measurement, not two seeds."""
-    return list({str(run.record.config): run for run in runs}.values())
+    return list({run.record.identity: run for run in runs}.values())
 
 
 def runs_blocks(runs: Sequence[Run]) -> list[Block]:

@@ -29,6 +29,7 @@ from gpe.experiments.removal.rankings import (
 )
 from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
+from gpe.models.inside import digest
 from gpe.models.head import SplitClassifier, split_classifier
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import Record, save_arrays
@@ -58,7 +59,7 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
         match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
         progress.note(f"{config.data}: classes matched {match.reason}")
         split, latents, ranked = _seen(config, network, images, directory)
-        expect_about(read, split.layer, config.weights_digest)
+        expect_about(read, split.layer, digest(split.trunk))
         rankings = joined(ranked, read)
         width = split.head.in_features
         draws = random_orders(width, range(config.seed, config.seed + config.random_seeds))

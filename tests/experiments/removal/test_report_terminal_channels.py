@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from gpe.report.terminal import print_findings, print_table
+from gpe.experiments.reports import print_findings, print_tables
 from tests.removals import ablation_run, figure5_run, rank_run
 
 
@@ -38,7 +38,7 @@ PAPER = [
 
 def test_an_ablation_is_a_block_for_each_count(tmp_path):
     run = ablation_run(tmp_path, miou=kept, counts=(100, 500), channels=2048, draws=2, paper=PAPER)
-    text = printed(print_table, [run])
+    text = printed(print_tables, [run])
     assert text.startswith("streets, val, deeplabv3, backbone.layer4\n")
     assert rows(text) == [
         ["Nothing removed", *["60.0"] * 4],
@@ -64,7 +64,7 @@ def test_figure_4_with_the_paper_s_numbers_fits_into_80_columns(tmp_path):
         draws=2,
         paper=PAPER,
     )
-    text = printed(print_table, [run])
+    text = printed(print_tables, [run])
     assert "…" not in text
     assert max(map(len, text.splitlines()[:-1])) <= 80
 
@@ -72,7 +72,7 @@ def test_figure_4_with_the_paper_s_numbers_fits_into_80_columns(tmp_path):
 def test_rankings_are_their_first_channels_and_how_far_they_agree(tmp_path):
     falling = [12.0 - i for i in range(12)]
     scores = {"overall": falling, "kernel_flip_mirror": falling[::-1], "random": falling}
-    found = rows(printed(print_table, [rank_run(tmp_path, scores)]))
+    found = rows(printed(print_tables, [rank_run(tmp_path, scores)]))
     assert found[0] == ["1", "0  12.0", "11  12.0"]
     assert found[9] == ["10", "9  3.0", "2  3.0"]
     assert found[10:] == [
@@ -82,7 +82,7 @@ def test_rankings_are_their_first_channels_and_how_far_they_agree(tmp_path):
 
 
 def test_figure_5_is_its_accuracies(tmp_path):
-    found = rows(printed(print_table, [figure5_run(tmp_path, counts=(0, 8, 24))]))
+    found = rows(printed(print_tables, [figure5_run(tmp_path, counts=(0, 8, 24))]))
     assert found == [["0", "100.0", "100.5"], ["8", "90.0", "90.5"], ["24", "80.0", "80.5"]]
 
 
@@ -96,7 +96,7 @@ def test_names_with_brackets_are_printed_as_they_are(tmp_path):
         layer="[/x]",
         draws=2,
     )
-    text = printed(print_table, [run])
+    text = printed(print_tables, [run])
     assert "[red]mine[/x]" in text and "[bold]" in text and "backbone" not in text
     assert "“[red]mine[/x]”" in printed(print_findings, [run], width=200)
 
@@ -108,7 +108,7 @@ def test_all_experiments_are_printed_one_after_the_other(tmp_path):
         for name in ("ablate", "figure4", "figure6")
     ]
     runs += [figure5_run(tmp_path / "figure5"), rank_run(tmp_path / "rank", {"overall": [2.0, 1]})]
-    text = printed(print_table, runs)
+    text = printed(print_tables, runs)
     assert text.count("Nothing removed") == 3
     found = printed(print_findings, runs, width=200).splitlines()
     starts = ("Overall, over", "Without its 6 most", "On the left half", "Of the labelled")

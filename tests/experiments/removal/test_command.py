@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpe.records import RECORD
-from tests.cli.conftest import runs
+from tests.experiments.tiny import runs
 
 TINY = [
     *("--size", "32,64", "--width", "4", "--epochs", "1", "--train-images", "8"),

@@ -13,15 +13,23 @@ from gpe.data import segmentation_set
 from gpe.data.citypersons import labels_on_side, save_annotations
 from gpe.data.streets import boxes
 from gpe.errors import InputError
-from gpe.experiments.rankings import SHOWN
-from gpe.experiments.region_scores import region_scores
-from gpe.experiments.segmentation_evaluation import load_segmenter
-from gpe.experiments.targeting import run
-from gpe.experiments.targeting_config import FIGURE_4, TargetingConfig, step_of
+from gpe.experiments.removal.config import FIGURE_4, RemovalConfig, step_of
+from gpe.experiments.removal.rankings import SHOWN
+from gpe.experiments.removal.run import run as run_all
+from gpe.experiments.segmentation.scores import region_scores
+from gpe.experiments.trained import open_trained
 from gpe.records import RECORD, Record, load_arrays
+from tests.experiments.tiny import launch
 from tests.experiments.tiny_segments import config, train
 
 LAYER = "backbone.layer4"
+
+
+def run(job, network, out, **options):
+    """The directory that a job leaves below ``out``."""
+    (chosen,) = RemovalConfig.several(job=job, checkpoint=[network], **options)
+    ((directory,), _) = launch(run_all, out, chosen)
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +45,18 @@ def images(network):
 
 @pytest.fixture(scope="module")
 def figure4(network, tmp_path_factory):
-    return run("figure4", network, tmp_path_factory.mktemp("figure4"), workers=0, random_seeds=2)
+    return run("figure4", network, tmp_path_factory.mktemp("figure4"), random_seeds=2)
 
 
 @pytest.fixture(scope="module")
 def figure6(network, tmp_path_factory):
-    return run("figure6", network, tmp_path_factory.mktemp("figure6"), workers=0, random_seeds=1)
+    return run("figure6", network, tmp_path_factory.mktemp("figure6"), random_seeds=1)
 
 
 class TestRank:
     def test_the_record_holds_what_rank_channels_finds(self, network, images, tmp_path):
-        directory = run("rank", network, tmp_path, workers=0, modes=("overall", "left"))
-        model = load_segmenter(network).model
+        directory = run("rank", network, tmp_path, modes=("overall", "left"))
+        model = open_trained(network).model
         left = labels_on_side(images, "left")
         expected = gpe.rank_channels(
             model,
@@ -74,7 +82,7 @@ class TestRank:
         file = tmp_path / "anno_streets.mat"
         save_annotations(file, boxes("val", (32, 64), images=64))
         # Their width in pixels is that of Cityscapes: all boxes of a small street are on the left.
-        directory = run("rank", network, tmp_path, workers=0, modes=("left",), boxes=str(file))
+        directory = run("rank", network, tmp_path, modes=("left",), boxes=str(file))
         with_people = sum(len(people) > 0 for people in boxes("val", (32, 64), images=64).values())
         assert Record.load(directory).result["subsets"] == {"left": with_people}
 
@@ -97,14 +105,14 @@ class TestFigure4:
         assert ranges == {(at, at + step) for at in range(0, width - step + 1, step)}
 
     def test_nothing_removed_is_the_network_as_it_is(self, figure4, network, images):
-        expected, _ = region_scores(load_segmenter(network).model, images, batch_size=5)
+        expected, _ = region_scores(open_trained(network).model, images, batch_size=5)
         for row in Record.load(figure4).result["rows"]:
             if row["removal"] == "top" and row["stop"] == 0:
                 assert row["miou"] == pytest.approx(expected["miou"][row["region"]], abs=0.2)
 
     def test_a_row_is_what_the_network_scores_without_the_channels(self, figure4, network, images):
         record, arrays = Record.load(figure4), load_arrays(figure4)
-        model, width = load_segmenter(network).model, record.result["channels"]
+        model, width = open_trained(network).model, record.result["channels"]
         orders = {
             "overall": arrays["order.overall"],
             "random/1": random_orders(width, 2)["random/1"],
@@ -120,7 +128,7 @@ class TestFigure4:
 
     def test_finished_it_is_left_alone(self, figure4, network, monkeypatch):
         before = (figure4 / RECORD).stat().st_mtime_ns
-        again = run("figure4", network, figure4.parent, workers=0, random_seeds=2)
+        again = run("figure4", network, figure4.parent, random_seeds=2)
         assert again == figure4 and (figure4 / RECORD).stat().st_mtime_ns == before
 
     def test_the_papers_numbers_are_of_its_network_alone(self, figure4):
@@ -129,9 +137,9 @@ class TestFigure4:
 
 
 def test_figure5_keeps_what_the_network_says_without_channels(network, images, tmp_path):
-    directory = run("figure5", network, tmp_path, workers=0, counts=(0, 5))
+    directory = run("figure5", network, tmp_path, counts=(0, 5))
     record, arrays = Record.load(directory), load_arrays(directory)
-    model = load_segmenter(network).model
+    model = open_trained(network).model
     assert record.result["counts"] == [0, 5] and record.result["samples"][0] == images.ids[0]
     image, labels = images.samples[0]
     orders = {"overall": arrays["order.overall"]}
@@ -157,10 +165,10 @@ def test_ablate_takes_rankings_from_files(network, tmp_path):
     width = 8 * config().width
     order = list(range(width))[::-1]
     (tmp_path / "paper.json").write_text(json.dumps({"overall": order}))
-    ranked = run("rank", network, tmp_path, workers=0)
+    ranked = run("rank", network, tmp_path)
     files = (f"reverse={tmp_path / 'paper.json'}", str(ranked / "overall.safetensors"))
     options = {"counts": (0, 4), "ranges": False, "regions": ("full",), "random_seeds": 0}
-    directory = run("ablate", network, tmp_path, workers=0, modes=(), rankings=files, **options)
+    directory = run("ablate", network, tmp_path, modes=(), rankings=files, **options)
     record = Record.load(directory)
     assert [(row["ranking"], row["stop"]) for row in record.result["rows"]] == [
         ("reverse", 0),
@@ -174,7 +182,7 @@ def test_ablate_takes_rankings_from_files(network, tmp_path):
 
 def test_two_processes_find_what_one_finds(network, tmp_path):
     options = ["--random-seeds", "1", "--device", "cpu", "--workers", "0", "--out"]
-    alone = run("figure6", network, tmp_path / "one", workers=0, random_seeds=1)
+    alone = run("figure6", network, tmp_path / "one", random_seeds=1)
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "gpe.cli"]
     subprocess.run(
         [sys.executable, *command, "figure6", network, *options, tmp_path / "two"], check=True
@@ -209,14 +217,14 @@ class TestRefusals:
     )
     def test_one_message(self, network, tmp_path, options, message):
         with pytest.raises(InputError, match=message):
-            run("ablate", network, tmp_path, workers=0, images=3, **options)
+            run("ablate", network, tmp_path, images=3, **options)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_ranking_of_another_width(self, network, tmp_path):
         file = tmp_path / "narrow.json"
         file.write_text(json.dumps({"overall": [0, 1, 2]}))
         with pytest.raises(InputError, match="channels of the layer"):
-            run("ablate", network, tmp_path, workers=0, modes=(), rankings=(str(file),))
+            run("ablate", network, tmp_path, modes=(), rankings=(str(file),))
 
     def test_a_file_needs_data(self, network):
         segmenter = load_segmenter(network)

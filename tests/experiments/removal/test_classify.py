@@ -9,12 +9,13 @@ import gpe
 from gpe.ablation import random_orders
 from gpe.data import load
 from gpe.errors import InputError
-from gpe.experiments.augshift import load_trained
-from gpe.experiments.classification import ClassificationConfig, ablate
-from gpe.experiments.rankings import SHOWN
+from gpe.experiments.removal.classify import run
+from gpe.experiments.removal.config import ClassificationConfig
+from gpe.experiments.removal.rankings import SHOWN
+from gpe.experiments.trained import open_trained
 from gpe.records import RECORD, Record, load_arrays
 from tests.experiments.tiny import config as tiny_run
-from tests.experiments.tiny import train
+from tests.experiments.tiny import launch, train
 
 WIDTH = 32  # of the tiny network's latents
 
@@ -33,7 +34,13 @@ def images():
 
 def config(network, data="digits", **options):
     options = {"images": 50, "batch_size": 16, "random_seeds": 2} | options
-    return ClassificationConfig(str(network), str(data), **options)
+    return ClassificationConfig(model=str(network), data=str(data), device="cpu", **options)
+
+
+def ablate(config, out, **places):
+    """The directory that a run leaves below ``out``."""
+    ((directory,), _) = launch(run, out, config, **places)
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def seen(opened, images):
 
 def test_a_row_is_what_the_network_scores_without_the_channels(removed, network, images):
     record, arrays = Record.load(removed), load_arrays(removed)
-    opened = load_trained(network)
+    opened = open_trained(str(network))
     orders = {"overall": arrays["order.overall"], **random_orders(WIDTH, 2)}
     rows = record.result["rows"]
     assert [row["ranking"] for row in rows[:: len(rows) // 3]] == [*orders]
@@ -63,7 +70,7 @@ def test_a_row_is_what_the_network_scores_without_the_channels(removed, network,
 
 
 def test_channels_are_ranked_as_before_the_pooling(removed, network, images):
-    opened, arrays = load_trained(network), load_arrays(removed)
+    opened, arrays = open_trained(str(network)), load_arrays(removed)
     modes = ("overall", "kernel_flip_pair")
     expected = gpe.rank_channels(
         opened.model, seen(opened, images).split(25), layer="backbone", modes=modes
@@ -143,7 +150,7 @@ def test_any_network_on_a_folder(tmp_path, image_tree):
         modes=("overall", "kernel_flip_mirror"),
         counts=(512,),
     )
-    record = Record.load(ablate(chosen, tmp_path / "out", workers=0))
+    record = Record.load(ablate(chosen, tmp_path / "out"))
     assert record.result["images"] == 4 and record.result["channels"] == 1024
     assert record.config["layer"] == "classifier.3"
     assert set(record.result["rankings"]) == {"overall", "kernel_flip_mirror"}
@@ -166,9 +173,9 @@ class TestRefusals:
     )
     def test_one_message(self, network, tmp_path, options, message):
         with pytest.raises(InputError, match=message):
-            ablate(config(network, **options), tmp_path, workers=0)
+            ablate(config(network, **options), tmp_path)
         assert list(tmp_path.iterdir()) == []
 
     def test_images_of_other_classes(self, network, tmp_path, image_tree):
         with pytest.raises(InputError, match="data: expected a set of the 10 classes"):
-            ablate(config(network, image_tree), tmp_path / "out", workers=0)
+            ablate(config(network, image_tree), tmp_path / "out")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gpe.report import ablation_findings, ablation_trials
+from gpe.experiments.removal import findings as ablation_findings
+from gpe.experiments.removal import trials as ablation_trials
 from gpe.report.runs import Run
 from tests.removals import ablation_run, fixed
 

@@ -6,17 +6,18 @@ import pytest
 
 from gpe.errors import InputError
 from gpe.records import RECORD, find
-from gpe.report.classify import section
+from gpe.experiments.removal.classify_report import blocks
 from gpe.report.runs import Run
-from gpe.report.terminal import print_findings, print_table
+from gpe.experiments.reports import print_findings, print_tables
+from gpe.report.blocks import Legend
 from tests.removals import classify_run
 from tests.reporting import Page, report
-from tests.test_report_terminal import printed, rows
+from tests.report.test_terminal import printed, rows
 
 
 def test_a_row_for_each_network_with_what_random_channels_cost(tmp_path):
     networks = [classify_run(tmp_path / "a", "plain"), classify_run(tmp_path / "b", "calm", lost=1)]
-    table = rows(printed(print_table, networks, width=120))
+    table = rows(printed(print_tables, networks, width=120))
     assert table == [
         ["plain", "80.0", "60.0", "60.0"],
         ["Overall, 128 channels", "", *["70.0 (69.0\u201371.0)"] * 2],
@@ -72,13 +73,13 @@ def test_without_random_orders_nothing_is_claimed(tmp_path):
     network = classify_run(tmp_path, draws=0)
     text = " ".join(printed(print_findings, [network]).split())
     assert "No random orders were tried" in text and "more than" not in text
-    assert rows(printed(print_table, [network], width=120))[0][1:] == ["80.0", "60.0", "60.0"]
+    assert rows(printed(print_tables, [network], width=120))[0][1:] == ["80.0", "60.0", "60.0"]
     assert report(tmp_path)
 
 
 def test_other_images_are_another_table(tmp_path):
     networks = [classify_run(tmp_path / "a"), classify_run(tmp_path / "b", data="digits")]
-    text = printed(print_table, networks, width=120)
+    text = printed(print_tables, networks, width=120)
     assert "cifar10, 500 images" in text and "digits, 500 images" in text
 
 
