@@ -76,8 +76,16 @@ def record(
 ) -> Record:
     """The record of what was measured without training; ``run`` is told beside the machine."""
     device = getattr(config, "device", "cpu")
-    about = {"device": device, "paper": config.paper, "run": run}
-    return Record.of(experiment, config, result, chance=chance, seconds=0.0, **about)
+    return Record.of(
+        experiment,
+        config,
+        result,
+        chance=chance,
+        seconds=0.0,
+        device=device,
+        paper=config.paper,
+        run=run,
+    )
 
 
 class Partial:

@@ -52,13 +52,13 @@ def read_shifts(record: Record) -> dict[int, Score]:
         KeyError, TypeError, ValueError: one of ``config["shifts"]`` is not there.
     """
     rows = {int(row["shift"]): row for row in record.result["consistency"]}
-    found = {
-        int(shift): Score(
-            *(float(rows[shift][name]) for name in Score._fields[:3]),
-            None if rows[shift]["accuracy"] is None else float(rows[shift]["accuracy"]),
+    found: dict[int, Score] = {}
+    for shift in sorted(record.config["shifts"]):
+        consistency, low, high = (float(rows[shift][name]) for name in Score._fields[:3])
+        accuracy = rows[shift]["accuracy"]
+        found[int(shift)] = Score(
+            consistency, low, high, None if accuracy is None else float(accuracy)
         )
-        for shift in sorted(record.config["shifts"])
-    }
     if not found:
         raise ValueError("no shifts")
     return found

@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
+from gpe.experiments.classification import ClassificationConfig, ablate
+from gpe.experiments.rankings import SHOWN
 
 import gpe
 from gpe.ablation import random_orders
 from gpe.data import load
 from gpe.errors import InputError
 from gpe.experiments.augshift import load_trained
-from gpe.experiments.classification import ClassificationConfig, ablate
-from gpe.experiments.rankings import SHOWN
 from gpe.records import RECORD, Record, load_arrays
 from tests.experiments.tiny import config as tiny_run
 from tests.experiments.tiny import train

@@ -6,6 +6,11 @@ import sys
 
 import pytest
 import torch
+from gpe.experiments.rankings import SHOWN
+from gpe.experiments.region_scores import region_scores
+from gpe.experiments.segmentation_evaluation import load_segmenter
+from gpe.experiments.targeting import run
+from gpe.experiments.targeting_config import FIGURE_4, TargetingConfig, step_of
 
 import gpe
 from gpe.ablation import random_orders
@@ -13,11 +18,6 @@ from gpe.data import segmentation_set
 from gpe.data.citypersons import labels_on_side, save_annotations
 from gpe.data.streets import boxes
 from gpe.errors import InputError
-from gpe.experiments.rankings import SHOWN
-from gpe.experiments.region_scores import region_scores
-from gpe.experiments.segmentation_evaluation import load_segmenter
-from gpe.experiments.targeting import run
-from gpe.experiments.targeting_config import FIGURE_4, TargetingConfig, step_of
 from gpe.records import RECORD, Record, load_arrays
 from tests.experiments.tiny_segments import config, train
 

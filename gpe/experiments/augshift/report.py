@@ -157,7 +157,7 @@ def _lines(group: Sequence[Trial]) -> dict[str, BandLine]:
             scores = [trial.scores for trial in seeds]
             found[name] = BandLine(
                 points=points(scores),
-                paper=dict(scores[0].paper_by_shift),
+                paper={shift: share for shift, share in scores[0].paper_by_shift.items()},
                 colour=method.colour,
                 dashes=DASHES[place % len(DASHES)],
             )

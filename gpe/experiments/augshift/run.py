@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from gpe.augshift import fused_augshift_loss
-from gpe.data import ImageSet, StreamedSet, epoch_order, generator, load, stream
+from gpe.data import epoch_order, generator, load, stream
 from gpe.data.views import centre_view, random_views
 from gpe.errors import InputError
 from gpe.experiments.augshift.config import METHODS, AugShiftConfig
+from gpe.experiments.images import Images
 from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
@@ -37,11 +38,12 @@ def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -
 
     def train(config: AugShiftConfig, directory: Path) -> Record:
         names = ("split", "train_images", "test_images", "seed")
-        drawn = {name: getattr(config, name) for name in names}
+        drawn: dict[str, Any] = {name: getattr(config, name) for name in names}
+        sets: tuple[Images, Images]
         if config.resize_size is None:
             sets = small(config.data, image_size=config.image_size, **drawn)
         else:
-            where = {"root": places.root, "workers": places.workers}
+            where: dict[str, Any] = {"root": places.root, "workers": places.workers}
             sets = stream(config.data, **where, **config.sides, **drawn)
         trial = AugShiftTrial(config, *(images.to(config.device) for images in sets))
         return fit("augshift", trial, config, directory, progress)
@@ -52,12 +54,9 @@ def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -
 class AugShiftTrial(NetworkTrial[AugShiftConfig]):
     """One network, trained on one crop or two of each image, and tested on shifted images."""
 
-    def __init__(
-        self,
-        config: AugShiftConfig,
-        train: ImageSet | StreamedSet,
-        test: ImageSet | StreamedSet,
-    ):
+    model: Classifier
+
+    def __init__(self, config: AugShiftConfig, train: Images, test: Images):
         self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
         self.crops = METHODS[config.method].crops
@@ -165,7 +164,7 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
         with self.autocast():
             return self.network(images)
 
-    def _view_options(self, images: ImageSet | StreamedSet) -> dict[str, Any]:
+    def _view_options(self, images: Images) -> dict[str, Any]:
         return {
             "mean": images.mean,
             "std": images.std,

@@ -4,12 +4,12 @@ import io
 
 import pytest
 import torch
+from gpe.report.atlas import findings, sentences, tables
 from rich.console import Console
 
 from gpe.errors import InputError
-from gpe.records import Record, load_arrays, save_arrays
-from gpe.report.atlas import findings, sentences, tables
 from gpe.experiments.reports import print_findings, print_tables
+from gpe.records import Record, load_arrays, save_arrays
 from tests.reporting import Page, report, runs_of
 
 CHANNELS = 20

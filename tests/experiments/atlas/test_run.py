@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
+from gpe.experiments.atlas_config import AtlasConfig, cells_of
+from gpe.experiments.classification import ClassificationConfig, ablate
+from gpe.experiments.networks import open_frozen
 
 from gpe.data import load
 from gpe.data.resident import generator
 from gpe.errors import InputError
 from gpe.experiments.atlas import run
-from gpe.experiments.atlas_config import AtlasConfig, cells_of
-from gpe.experiments.classification import ClassificationConfig, ablate
-from gpe.experiments.networks import open_frozen
 from gpe.models.inside import digest
 from gpe.ops.place_on_grid import place_on_grid
 from gpe.ranking import ChannelRanking, rank_channels

@@ -3,12 +3,12 @@
 import io
 
 import pytest
+from gpe.report.decode import findings, sentences, tables
 from rich.console import Console
 
 from gpe.errors import InputError
-from gpe.records import Record
-from gpe.report.decode import findings, sentences, tables
 from gpe.experiments.reports import print_findings, print_tables
+from gpe.records import Record
 from tests.reporting import Page, report, runs_of
 
 LAYERS = ("conv1", "layer4")

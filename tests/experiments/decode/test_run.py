@@ -4,19 +4,19 @@ import json
 
 import pytest
 import torch
+from gpe.experiments.decode_config import DecodeConfig
+from gpe.experiments.networks import open_frozen
+from tests.experiments.test_location import config as location_config
+from tests.experiments.test_location import run as run_location
 
 from gpe.errors import InputError
 from gpe.experiments import location
 from gpe.experiments.decode import run
-from gpe.experiments.decode_config import DecodeConfig
-from gpe.experiments.networks import open_frozen
 from gpe.experiments.runs import CHECKPOINT
 from gpe.models import GAPNet, deeplabv3, resnet18
 from gpe.models.pretrained import open_model
 from gpe.records import RECORD, Record, load_arrays
 from tests.experiments import tiny, tiny_segments
-from tests.experiments.test_location import config as location_config
-from tests.experiments.test_location import run as run_location
 
 TINY = {
     "model": "squeezenet1_1",
