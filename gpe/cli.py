@@ -70,7 +70,8 @@ def _add_experiments() -> None:
         for command in config.COMMANDS:
             group, _, name = command.name.rpartition(" ")
             if group and group not in groups:
-                groups[group] = typer.Typer(no_args_is_help=True, help=config.__doc__)
+                about = import_module(f"gpe.experiments.{folder}").__doc__
+                groups[group] = typer.Typer(no_args_is_help=True, help=about)
                 app.add_typer(groups[group], name=group)
             parent = groups[group] if group else app
             parent.command(name, help=command.help)(_function(folder, command))

@@ -52,7 +52,8 @@ def rows(images, **options):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_rows_are_shift_consistency_in_percent(labelled, images):
     """For each shift that of the whole set, although all are measured in one reading of it."""
-    for row, shift in zip(rows(images, **({} if labelled else {"labels": lambda _: None})), (1, 3), strict=True):
+    options = {} if labelled else {"labels": lambda _: None}
+    for row, shift in zip(rows(images, **options), (1, 3), strict=True):
         result = shift_consistency(
             classify,
             images.images,
