@@ -26,7 +26,7 @@ from gpe.report.blocks import (
 )
 from gpe.report.grouping import networks_of
 from gpe.report.plots import BandLine, drawing, limits, panel
-from gpe.report.runs import Run, distinct
+from gpe.report.runs import Run
 from gpe.report.words import count, signed
 
 MAPPED = 16  # channels whose maps are drawn
@@ -92,7 +92,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     Raises:
         InputError: a record lacks what such a record has.
     """
-    trials = tables(distinct(runs))
+    trials = tables(runs)
     found: list[Block] = [Heading("Where does each channel respond?", level=1)]
     found += [
         Finding(" ".join(sentences(trial)), lead=not place) for place, trial in enumerate(trials)
