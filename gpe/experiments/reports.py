@@ -1,61 +1,62 @@
 """Records of any number of runs, of any experiments, as one HTML page or on a terminal."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from importlib import import_module
 from pathlib import Path
+from warnings import warn
 
 from rich.console import Console
 
 from gpe.errors import InputError
 from gpe.experiments import EXPERIMENTS
-from gpe.records import atomic
+from gpe.records import atomic, load_all
 from gpe.report import html, terminal
 from gpe.report.blocks import Block, Finding, Heading
-from gpe.report.runs import Run, distinct, runs_blocks
+from gpe.report.runs import Run, runs_blocks
+from gpe.report.words import count
 
 # By what records are called, the folder whose report draws them.
 _FOLDERS = {name: folder for folder, names in EXPERIMENTS.items() for name in names}
 
 
-def write_report(directories: Sequence[Path], path: Path) -> list[str]:
-    """Write one self-contained HTML page about the runs in ``directories``.
+def write_report(paths: Sequence[Path], path: Path, tell: Callable[[str], None] = warn) -> int:
+    """Write one self-contained HTML page about the runs at or below ``paths``.
 
     The page loads nothing from anywhere, needs no scripts, follows the reader's light or dark
     setting, and is written whole or not at all. An experiment that this version does not know gets
-    a plain table of its runs.
-
-    A record that cannot be read is named on the page and passed over; a copy counts once.
+    a plain table of its runs. A record that cannot be read or drawn is named and passed over.
 
     Args:
-        directories: each holds ``record.json``, as :func:`gpe.records.find` returns them;
-            pictures are drawn where ``arrays.safetensors`` lies beside it.
+        paths: directories that hold ``record.json``, at any depth; pictures are drawn where
+            ``arrays.safetensors`` lies beside it.
         path: the HTML file to write.
+        tell: takes a line for each record that is passed over, and for each copy of another.
 
     Returns:
-        A line for each record that was passed over, and why.
+        How many runs are on the page.
 
     Raises:
-        InputError: no directories, none with a sound record, or a ``path`` that is a directory.
+        InputError: no directories, none with a record that can be drawn, or a ``path`` that is a
+            directory.
     """
-    if not directories:
-        raise InputError("directories: expected at least one run, got none")
     if path.is_dir():
         raise InputError(f"path: expected a file to write, got the directory {path}")
-    drawn, notes = _drawn(directories)
-    parts: list[list[Block]] = [[*blocks, *runs_blocks(runs)] for blocks, runs in drawn.values()]
+    records, notes = load_all(paths)
+    drawn = list(_drawn([Run(*found) for found in records.items()], notes.append))
+    number = sum(len(runs) for _, runs, _ in drawn)
+    parts = [[*blocks, *runs_blocks(runs)] for _, runs, blocks in drawn]
     if notes:
-        parts.append(
-            [Heading("Passed over", level=1), *(Finding(note, lead=False) for note in notes)]
-        )
-    count = sum(len(runs) for _, runs in drawn.values())
-    noun = "run" if count == 1 else "runs"
-    footer = f"Written by gpe on {date.today()} from {count} {noun.replace('run', 'record')}."
-    page = html.page(parts, title=f"gpe: {count} {noun}", footer=footer)
+        lines = [Finding(note, lead=False) for note in notes]
+        parts.append([Heading("Passed over", level=1), *lines])
+    for note in notes:
+        tell(note)
+    footer = f"Written by gpe on {date.today()} from {count(number, 'record')}."
+    page = html.page(parts, title=f"gpe: {count(number, 'run')}", footer=footer)
     with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return notes
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+    return number
 
 
 def print_tables(directories: Sequence[Path], console: Console) -> None:
@@ -71,57 +72,48 @@ def print_findings(directories: Sequence[Path], console: Console) -> None:
 def _print(
     show: Callable[[Sequence[Block], Console], None], directories: Sequence[Path], console: Console
 ) -> None:
-    drawn, notes = _drawn(directories)
-    for name, (blocks, _) in drawn.items():
+    for name, _, blocks in _drawn([Run.load(each) for each in directories], warn):
         if name in _FOLDERS:
             show(blocks, console)
-    for note in notes:
-        terminal.print_line(note, console)
 
 
-Drawn = dict[str, tuple[list[Block], list[Run]]]  # blocks and runs, by what records are called
-
-
-def _drawn(directories: Sequence[Path]) -> tuple[Drawn, list[str]]:
-    """What experiments show of their runs, in the order of commands; and who was passed over.
+def _drawn(
+    runs: Sequence[Run], tell: Callable[[str], None]
+) -> Iterator[tuple[str, list[Run], list[Block]]]:
+    """Experiment by experiment, those that are known in the order of commands: runs and blocks.
 
     Raises:
-        InputError: no record can be read.
+        InputError: no run can be drawn.
     """
-    by_experiment: dict[str, list[Run]] = defaultdict(list)
-    notes = []
-    for directory in directories:
+    found = defaultdict(list)
+    for run in runs:
+        found[run.record.experiment].append(run)
+    order = [*_FOLDERS, *found]
+    failed: list[InputError] = []
+    sound = 0
+    for name in sorted(found, key=order.index):
         try:
-            run = Run.load(directory)
-            by_experiment[run.record.experiment].append(run)
-        except InputError as error:
-            notes.append(str(error))
-    order = list(_FOLDERS)
-    drawn = {}
-    for name in sorted(by_experiment, key=lambda name: [*order, name].index(name)):
-        blocks, runs, odd = _blocks(name, distinct(by_experiment[name]))
-        notes += odd
-        if runs:
-            drawn[name] = blocks, runs
-    if not drawn:
-        raise InputError(notes[0] if notes else "directories: expected at least one run, got none")
-    return drawn, notes
+            good, blocks = found[name], _blocks(name, found[name])
+        except InputError:
+            good = []
+            for run in found[name]:
+                try:
+                    _blocks(name, [run])
+                    good.append(run)
+                except InputError as error:
+                    failed.append(error)
+            blocks = _blocks(name, good) if good else []
+        sound += len(good)
+        if good:
+            yield name, good, blocks
+    if failed and not sound:
+        raise failed[0]
+    for why in failed:
+        tell(f"{why}; it is left out")
 
 
-def _blocks(name: str, runs: list[Run]) -> tuple[list[Block], list[Run], list[str]]:
-    """Blocks of the runs that can be read, these, and why others cannot."""
+def _blocks(name: str, runs: Sequence[Run]) -> list[Block]:
     if name not in _FOLDERS:
         text = "This report knows no pictures for this experiment; its runs are listed below."
-        return [Heading(name, level=1), Finding(text)], runs, []
-    make = import_module(f"gpe.experiments.{_FOLDERS[name]}.report").blocks
-    try:
-        return make(runs), runs, []
-    except InputError as error:
-        if len(runs) == 1:
-            return [], [], [str(error)]
-    sound, odd = [], []
-    for run in runs:
-        *_, why = _blocks(name, [run])
-        odd += why
-        sound += [] if why else [run]
-    return make(sound) if sound else [], sound, odd
+        return [Heading(name, level=1), Finding(text)]
+    return import_module(f"gpe.experiments.{_FOLDERS[name]}.report").blocks(runs)

@@ -159,7 +159,7 @@ def test_each_process_goes_on_from_the_last_epoch_that_was_whole(case, parts):
     _, said = parts
     first, *_, second = (value for value, *_ in case.kills)
     for (value, moment, _, done), (_, errors) in zip(case.kills, said[1:], strict=True):
-        going_on = [line for line in errors.splitlines() if "continues" in line]
+        going_on = [line for line in errors.splitlines() if "continues after" in line]
         if done is None:
             assert going_on == []
             assert f"  epoch 1/{EPOCHS}" in errors

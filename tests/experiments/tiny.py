@@ -48,6 +48,11 @@ def launch(run, out, *configs, **places):
     return directories, console.file.getvalue()
 
 
+def told(config):
+    """What a record keeps of a configuration, but for what names the weights by their content."""
+    return {name: value for name, value in config.items() if not name.endswith("digest")}
+
+
 def runs(below="runs"):
     return [file.parent for file in Path(below).rglob(RECORD)]
 

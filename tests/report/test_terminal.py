@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from gpe.records import Record
 from gpe.experiments.reports import print_findings, print_tables
+from gpe.records import Record
 from tests.reporting import augshift_run, consistency_run
 
 
@@ -121,7 +121,7 @@ def test_table_1_fits_into_80_columns(task, tmp_path):
     networks = ["GAPNet", "PermuteNet", "PermuteNet, fixed shuffle"]
     paddings = ("zeros", "reflect", "replicate")
     names = [[f"padding {padding}", *networks] for padding in paddings]
-    assert [row[0] for row in found] == sum(names, [])
+    assert [row[0] for row in found] == [each for row in names for each in row]
 
 
 def test_names_with_brackets_are_printed_as_they_are(tmp_path):

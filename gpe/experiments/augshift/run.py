@@ -15,6 +15,7 @@ from gpe.data import ImageSet, StreamedSet, epoch_order, expect_classes, generat
 from gpe.data.views import centre_view, random_views
 from gpe.errors import InputError
 from gpe.experiments.augshift.config import METHODS, AugShiftConfig
+from gpe.experiments.images import Images
 from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
@@ -54,12 +55,9 @@ def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -
 class AugShiftTrial(NetworkTrial[AugShiftConfig]):
     """One network, trained on one crop or two of each image, and tested on shifted images."""
 
-    def __init__(
-        self,
-        config: AugShiftConfig,
-        train: ImageSet | StreamedSet,
-        test: ImageSet | StreamedSet,
-    ):
+    model: Classifier
+
+    def __init__(self, config: AugShiftConfig, train: Images, test: Images):
         self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
         self.crops = METHODS[config.method].crops
@@ -167,7 +165,7 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
         with self.autocast():
             return self.network(images)
 
-    def _view_options(self, images: ImageSet | StreamedSet) -> dict[str, Any]:
+    def _view_options(self, images: Images) -> dict[str, Any]:
         return {
             "mean": images.mean,
             "std": images.std,

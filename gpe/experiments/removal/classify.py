@@ -29,8 +29,8 @@ from gpe.experiments.removal.rankings import (
 )
 from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
-from gpe.models.inside import digest
 from gpe.models.head import SplitClassifier, split_classifier
+from gpe.models.inside import digest
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import Record, save_arrays
 from gpe.statistics import interval_of_mean

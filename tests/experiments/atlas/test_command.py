@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpe.records import RECORD, Record
-from tests.experiments.tiny import runs
+from tests.experiments.tiny import runs, told
 
 TINY = ["--weights", "random", "--image-size", "16", "--images", "16", "--layer", "features.3"]
 
@@ -44,7 +44,7 @@ def test_every_option_reaches_the_record(call, tmp_path):
     (file,) = tmp_path.rglob(RECORD)
     assert json.loads(out) == json.loads(file.read_text())
     others = {"model": "timm/resnet18", "grid_size": 2, "regions": ["top", "0+3"]}
-    assert json.loads(out)["config"] == options | others
+    assert told(json.loads(out)["config"]) == options | others
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_every_option_reaches_the_record(call, tmp_path):
         ("--weights absent.pth", "weights: there is no absent.pth"),
         ("--data absent", "data: there is no absent; expected digits, cifar10, cifar100 or a fol"),
         ("--device tpu", "device: expected cpu, cuda or cuda:N, got 'tpu'"),
-        ("--seed -1", "seed: expected 0 to 2**63 - 1, got -1"),
+        ("--seed -1", "seed: expected at least 0, got -1"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(call, options, complaint):

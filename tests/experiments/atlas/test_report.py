@@ -7,9 +7,10 @@ import torch
 from rich.console import Console
 
 from gpe.errors import InputError
-from gpe.records import Record, load_arrays, save_arrays
-from gpe.report.atlas import findings, sentences, tables
+from gpe.experiments.atlas.report import blocks, sentences, tables
 from gpe.experiments.reports import print_findings, print_tables
+from gpe.records import Record, load_arrays, save_arrays
+from gpe.report.blocks import Finding
 from tests.reporting import Page, report, runs_of
 
 CHANNELS = 20
@@ -79,21 +80,23 @@ def test_the_table_has_a_row_a_region(tmp_path):
     atlas_run(tmp_path / "a", regions={"left": "cells:0+3+6", "8": "cells:8"})
     rows = Page(report(tmp_path)).tables[0]
     assert rows[0] == ["region", "1", "2", "3", "4"]
-    assert rows[1][:2] == ["left cells 0, 3, 6", "19 1.90 1.85 to 1.95"]
+    assert rows[1][:2] == ["left cells 0, 3, 6", "19 1.90 (1.85 to 1.95)"]
     assert rows[2][0] == "8 cells 8"
 
 
 def test_findings_say_it_in_words(tmp_path):
     runs = runs_of(atlas_run(tmp_path / "a"), atlas_run(tmp_path / "b", 2))
     first, second = tables(runs)
-    assert findings(runs) == [" ".join(sentences(trial)) for trial in (first, second)]
+    found = [block.text for block in blocks(runs) if isinstance(block, Finding)]
+    assert found == [" ".join(sentences(trial)) for trial in (first, second)]
     noise, most, correlation, regions = sentences(first)
     assert noise == (
-        "resnet18, random weights, digits, grid size 3: 17 of the 20 channels of layer4 tell more "
-        "of the cell of a 3×3 grid than any does once cells are shuffled (0.25 bits)."
+        "resnet18, random weights, digits, grid size 3: 17 of the 20 channels of layer4 carry "
+        "more information about the cell of a 3×3 grid than any does once cells are shuffled "
+        "(0.25 bits)."
     )
     assert most == (
-        "The most is told by channel 19: 1.90 bits (1.85 to 1.95) of the 3.17 that name the cell."
+        "Channel 19 carries most: 1.90 bits (1.85 to 1.95) of the 3.17 that name the cell."
     )
     assert "correlation of +0.50 (95\u00a0% interval −0.10 to +0.75)." in correlation
     assert regions == "First of each region: left 19."
@@ -115,9 +118,9 @@ def test_the_terminal_has_both_tables(tmp_path):
     lines = [line for line in text.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
     assert cells[0] == ["19", "1.90 bits (1.85 to 1.95)", "row 1, column 2"]
-    assert ["left", "19: 1.90", "18: 1.80", "17: 1.70", "16: 1.60"] in cells
-    assert "17 of 20 channels tell more" in text and "+0.50 (−0.10 to +0.75)" in text
-    assert "The most is told by channel 19" in text
+    assert ["left", "19 1.90", "18 1.80", "17 1.70", "16 1.60"] in cells
+    assert "17 of 20 channels carry more" in text and "+0.50 (−0.10 to +0.75)" in text
+    assert "Channel 19 carries most" in text
 
 
 @pytest.mark.parametrize("array", ("maps", "order.information", "low.cells:0+3+6"))

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 
 from gpe.errors import InputError
+from gpe.experiments.augshift import findings as augshift_findings
+from gpe.experiments.augshift import trials as augshift_trials
+from gpe.experiments.augshift.config import METHODS
+from gpe.experiments.augshift.report import blocks
 from gpe.records import ARRAYS, Record, find, load_arrays, save_arrays
-from gpe.report import augshift, augshift_findings, augshift_trials, words
+from gpe.report import words
+from gpe.report.blocks import Heading
 from gpe.report.runs import Run
 from gpe.statistics import Estimate
 from tests.reporting import Page, augshift_run, consistency_run, pixels, report
@@ -35,39 +40,39 @@ def test_table_2_has_each_number_in_its_cell_in_the_order_of_the_paper(tmp_path)
     assert page.tables[0] == [
         [
             "Method",
-            "Accuracy guessing 33.3",
-            "Cons.1 shifted by up to 1 px",
-            "Cons.8 shifted by up to 8 px",
+            "accuracy guessing 33.3",
+            "Cons.1 maximum shift 1 px",
+            "Cons.8 maximum shift 8 px",
         ],
         [
             f"Baseline crops ±4 {one}",
             "54.0 paper 94.1",
-            "81.0 ± 2.0 right under shift 40.5",
-            "74.0 ± 2.0 paper 84.1 right under shift 37.0",
+            "81.0 ± 2.0 shifted 40.5",
+            "74.0 ± 2.0 paper 84.1 shifted 37.0",
         ],
         [
             f"Wide crops alone {two} 0 {one} control, not in the paper",
             "52.0",
-            "79.0 ± 2.0 right under shift 39.5",
-            "72.0 ± 2.0 right under shift 36.0",
+            "79.0 ± 2.0 shifted 39.5",
+            "72.0 ± 2.0 shifted 36.0",
         ],
         [
             f"AugShift {two} 1 {one}",
             "51.0 paper 91.1",
-            "78.0 ± 2.0 right under shift 39.0",
-            "71.0 ± 2.0 paper 81.1 right under shift 35.5",
+            "78.0 ± 2.0 shifted 39.0",
+            "71.0 ± 2.0 paper 81.1 shifted 35.5",
         ],
         [
             f"BlurPool crops ±4 {one}",
             "53.0 paper 93.1",
-            "80.0 ± 2.0 right under shift 40.0",
-            "73.0 ± 2.0 paper 83.1 right under shift 36.5",
+            "80.0 ± 2.0 shifted 40.0",
+            "73.0 ± 2.0 paper 83.1 shifted 36.5",
         ],
         [
             f"BlurPool + AugShift {two} 1 {one} not in the paper",
             "50.0",
-            "77.0 ± 2.0 right under shift 38.5",
-            "70.0 ± 2.0 right under shift 35.0",
+            "77.0 ± 2.0 shifted 38.5",
+            "70.0 ± 2.0 shifted 35.0",
         ],
     ]
 
@@ -88,7 +93,7 @@ def test_seeds_are_averaged_with_student_s_interval(tmp_path):
     assert Page(report(tmp_path)).tables[0][1] == [
         "AugShift crops ±8, λ 1 compute ×1, 3 seeds",
         f"52.0 ± {halves[0]:.1f}",
-        f"72.0 ± {halves[1]:.1f} right under shift 36.0",
+        f"72.0 ± {halves[1]:.1f} shifted 36.0",
     ]
 
 
@@ -125,7 +130,9 @@ def test_each_data_set_network_preset_and_split_has_a_table_of_its_own(tmp_path)
     ):
         augshift_run(tmp_path / str(index), **option)
     runs = [Run.load(path) for path in find([tmp_path])]
-    assert [augshift.title(trials) for trials in augshift_trials.tables(runs)] == [
+    headings = [block for block in blocks(runs) if isinstance(block, Heading)]
+    titles = dict.fromkeys(block.text for block in headings if block.level == 3)
+    assert list(titles) == [
         "cifar10, resnet18, paper preset",
         "cifar10, resnet18, quick preset",
         "cifar10, resnet18, quick preset, validation images",
@@ -154,9 +161,9 @@ def test_differences_are_paired_by_seed(tmp_path):
     three(tmp_path, "baseline", (40, 60, 80))
     three(tmp_path, "augshift", (50, 71, 92), (49, 50, 51))
     assert findings(tmp_path) == [
-        "AugShift gives the same answer under two random shifts of up to 8 pixels for 71.0 % of "
-        "the images, the baseline for 60.0 %: 11.0 points more (95 % interval 8.5 to 13.5, "
-        "3 seeds). Without a shift it is right for 50.0 % of the images, the baseline for 51.0 %: "
+        "AugShift gives the same answer under two random shifts of at most 8 px for 71.0 % of "
+        "the images, the baseline 60.0 %: 11.0 points more (95 % interval 8.5 to 13.5, "
+        "3 seeds). Its accuracy without a shift is 50.0 %, the baseline 51.0 %: "
         "1.0 points less (95 % interval 1.0 to 1.0, 3 seeds)."
     ]
 
@@ -168,18 +175,18 @@ def test_what_the_loss_adds_to_the_same_crops_is_told_as_found(tmp_path):
     (text,) = findings(tmp_path)
     half = T_OF_TWO * np.std([1, 0, 3], ddof=1) / sqrt(3)
     assert text.startswith(
-        "What the loss adds: AugShift gives the same answer under two random shifts of up to "
-        "8 pixels for 72.3 % of the images, wide crops alone (crops ±8, λ 0) for 71.0 %: 3 seeds "
+        "What the loss adds: AugShift gives the same answer under two random shifts of at most "
+        "8 px for 72.3 % of the images, wide crops alone (crops ±8, λ 0) 71.0 %: 3 seeds "
         f"cannot tell them apart (+1.3 points, 95 % interval −{half - 4 / 3:.1f} to "
         f"+{half + 4 / 3:.1f})."
     )
 
 
 def test_each_pair_of_the_table_is_compared_once(tmp_path):
-    for method in augshift_trials.METHODS:
+    for method in METHODS:
         three(tmp_path, method, (70, 71, 72))
     found = findings(tmp_path)
-    rivals = [re.search(r"^(.*?) gives.*?images, (.*?) for", text).groups() for text in found]
+    rivals = [re.search(r"^(.*?) gives.*?images, (.*?) [\d.]+ %:", text).groups() for text in found]
     assert rivals == [
         ("AugShift", "the baseline"),
         ("What the loss adds: AugShift", "wide crops alone"),
@@ -194,7 +201,7 @@ def test_only_runs_that_differ_in_nothing_but_the_method_are_compared(tmp_path):
     three(tmp_path, "augshift", (70, 71, 72))
     found = findings(tmp_path)
     assert [text.split(":")[0] for text in found] == ["The baseline", "AugShift"]
-    assert "for 71.0 % of the images, the right one without a shift for 51.0 %" in found[1]
+    assert "for 71.0 % of the images, accuracy without a shift 51.0 %" in found[1]
 
 
 def test_only_seeds_that_both_have_are_compared(tmp_path):
@@ -202,9 +209,7 @@ def test_only_seeds_that_both_have_are_compared(tmp_path):
     augshift_run(tmp_path / "a", seed=1, consistency=70)
     augshift_run(tmp_path / "b", seed=7, consistency=99)
     found = findings(tmp_path)
-    assert (
-        "for 70.0 % of the images, the baseline for 61.0 %: 9.0 points more, from one" in found[0]
-    )
+    assert "for 70.0 % of the images, the baseline 61.0 %: 9.0 points more, from one" in found[0]
     assert found[1].startswith("One seed says nothing about how far seeds lie apart")
 
 
@@ -247,7 +252,7 @@ def test_a_sweep_on_the_validation_split_is_a_table_of_crops_by_weight(tmp_path)
     page = Page(text)
     assert page.tables[0] == [
         ["", "λ 0", "λ 1"],
-        ["One crop ±4 px", "61.0 62.0", ""],
+        ["One crop ±4 px", "61.0 62.0", "-"],
         ["Two crops ±4 px", "70.0 60.0", "72.0 59.0"],
         ["Two crops ±8 px", "74.0 58.0", "73.0 57.0"],
     ]
@@ -292,12 +297,12 @@ def test_the_picture_is_of_the_image_that_the_baseline_is_least_steady_about(tmp
         "of 3 test images, the one about which the baseline changes its answer most often, among "
         "those that it is right about while they stand still."
     ) in text
-    bars = re.findall(r'<li class="(right|wrong)" style="flex-grow: (\d)"[^>]*>(\w+)</li>', text)
+    bars = re.findall(r'<li class="(correct|wrong)" style="flex-grow: (\d)"[^>]*>(\w+)</li>', text)
     assert bars == [
         ("wrong", "1", "cat"),
-        ("right", "2", "dog"),
+        ("correct", "2", "dog"),
         ("wrong", "2", "frog"),
-        ("right", "4", "dog"),
+        ("correct", "4", "dog"),
         ("wrong", "1", "frog"),
     ]
     assert "changes its answer 2 times in 4 steps" in text
@@ -313,12 +318,11 @@ def test_the_pick_is_put_in_proportion_by_all_images_and_methods(tmp_path):
     augshift_run(tmp_path / "a", "baseline", probabilities=BASELINE)
     augshift_run(tmp_path / "b", "blurpool", probabilities=BASELINE)
     augshift_run(tmp_path / "c", "augshift", probabilities=AUGSHIFT)
-    text = " ".join(report(tmp_path).split())
-    counts = re.findall(r"</span>([\w ]+)</dt>.*?<b>(\d of \d)</b> images, ([\d.]+) %", text)
-    assert counts == [
-        ("Baseline", "3 of 3", "58.3"),  # 4, 2 and 1 changes in 3 × 4 steps
-        ("AugShift", "1 of 3", "8.3"),
-        ("BlurPool", "3 of 3", "58.3"),
+    assert Page(report(tmp_path)).tables[0] == [
+        ["method", "images", "steps"],
+        ["Baseline", "3 of 3", "58.3 %"],  # 4, 2 and 1 changes in 3 × 4 steps
+        ["AugShift", "1 of 3", "8.3 %"],
+        ["BlurPool", "3 of 3", "58.3 %"],
     ]
 
 
@@ -375,27 +379,27 @@ def test_figure_s2_has_a_line_and_a_band_for_each_row_and_the_paper_s_points(tmp
     augshift_run(tmp_path / "a", "baseline", shifts=(1, 2, 8), consistency=60, paper=(93.1, 90.8))
     augshift_run(tmp_path / "b", "augshift", shifts=(1, 2, 8), consistency=75)
     text = report(tmp_path)
-    figure = re.search(r'<figure class="wide">(.*?)</figure>', text, re.S)[1]
+    figure = re.search(r'<div class="plots wide">(.*?)</figure>', text, re.S)[1]
     assert "#0000" not in figure  # every colour follows the page
-    for method in ("baseline", "augshift"):
-        line = re.search(rf'<path d="([^"]*)"[^>]*fill: none; stroke: var\(--{method}\)', figure)
+    for colour in ("red", "blue"):
+        line = re.search(rf'<path d="([^"]*)"[^>]*fill: none; stroke: var\(--{colour}\)', figure)
         heights = [float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", line[1])]
         assert len(heights) == 3
         # One point of consistency lost by each pixel of shift; y counts downwards in SVG.
         steps = np.diff(heights)
         assert steps[1] == pytest.approx(6 * steps[0], rel=1e-3) and steps[0] > 0
-        assert re.search(rf"fill: var\(--{method}\); (fill-)?opacity: 0.15", figure)
+        assert re.search(rf"fill: var\(--{colour}\); (fill-)?opacity: 0.15", figure)
     assert "the paper" in re.search(r'<ul class="legend">(.*?)</ul>', text, re.S)[1]
-    assert figure.count("fill: var(--paper); stroke: var(--baseline)") >= 1
+    assert figure.count("fill: var(--paper); stroke: var(--red)") >= 1
 
 
 def test_curves_mark_the_last_epoch(tmp_path):
     augshift_run(tmp_path, accuracy=50.0, best=60.0)
     text = report(tmp_path)
     plot = re.search(r"test accuracy</figcaption>\s*(<svg.*?</svg>)", text, re.S)[1]
-    line = re.search(r'<path d="([^"]*)"[^>]*stroke: var\(--augshift\)', plot)[1]
+    line = re.search(r'<path d="([^"]*)"[^>]*stroke: var\(--blue\)', plot)[1]
     _, (x, y) = re.findall(r"[ML] ([\d.]+) ([\d.]+)", line)
-    dot = re.search(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*fill: var\(--augshift\)', plot)
+    dot = re.search(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*fill: var\(--blue\)', plot)
     assert dot.groups() == (x, y)
 
 
@@ -467,22 +471,22 @@ def test_given_networks_stand_in_one_table_by_data_and_protocol(tmp_path):
         [
             "resnet18 V2 1 seed",
             "70.0",
-            "91.0 ± 2.0 right under shift 45.5",
-            "81.0 ± 2.0 right under shift 40.5",
+            "91.0 ± 2.0 shifted 45.5",
+            "81.0 ± 2.0 shifted 40.5",
         ],
     ]
     assert [row[0] for row in page.tables[1][1:]] == ["resnet18 V1 1 seed"]
     lead = next(text for tag, text in page.texts if "keep their answer" in text)
     assert lead.replace("\u00a0", " ") == (
-        "Of the images, so many keep their answer under two random shifts of up to 8 pixels: "
+        "Images that keep their answer under two random shifts of at most 8 px: "
         "90.0 % (95 % interval 88.0 to 92.0) with mine.pt, "
         "90.0 % (95 % interval 88.0 to 92.0) with resnet18 (V1) and "
         "91.0 % (95 % interval 89.0 to 93.0) with resnet18 (V2)."
     )
-    assert page.count("figure", class_="wide") == 2
+    assert page.count("div", class_="plots wide") == 2
 
 
-CELLS = ["90.0 ± 2.0 right under shift 45.0", "80.0 ± 2.0 right under shift 40.0"]
+CELLS = ["90.0 ± 2.0 shifted 45.0", "80.0 ± 2.0 shifted 40.0"]
 
 
 def test_a_damaged_record_of_a_given_network_is_named(tmp_path):

@@ -9,8 +9,8 @@ import torch
 
 from gpe.data import load
 from gpe.errors import InputError
-from gpe.experiments.augshift import load_trained
 from gpe.experiments.runs import CHECKPOINT
+from gpe.experiments.trained import open_trained
 from gpe.experiments.under_shifts import SHIFT_SEED
 from gpe.metrics import shift_consistency
 from gpe.records import RECORD, Record, load_arrays
@@ -96,12 +96,12 @@ def test_the_record_says_what_was_run_and_what_was_found(trained):
 
 @pytest.mark.parametrize("protocol", ["zeros", "reflect", "circular"])
 def test_a_trained_network_is_used_again_with_what_was_found(protocol, trained):
-    """load_trained: the same consistency, accuracy and probabilities, on the same images."""
+    """open_trained: the same consistency, accuracy and probabilities, on the same images."""
     directory = trained(config(protocol=protocol))
-    opened = load_trained(directory)
+    opened = open_trained(str(directory))
     record, arrays = Record.load(directory), load_arrays(directory)
     _, test = load("digits", image_size=10, train_images=60, test_images=40)
-    assert opened.name == directory.name and opened.classes == 10
+    assert opened.name == directory.name and opened.num_classes == 10
     assert (opened.mean, opened.std) == (test.mean, test.std)
     assert (opened.input_size, opened.resize_size) == (10, 10)
     assert not opened.model.training
@@ -135,7 +135,7 @@ def test_what_is_no_checkpoint_of_an_augshift_run_is_refused_in_a_line(trained, 
     state = torch.load(trained(config()) / CHECKPOINT, weights_only=True)
     wider = state | {"config": state["config"] | {"width": 5}}
     files = {
-        "of gpe location": stored(state | {"config": {"network": "gapnet", "task": "object"}}),
+        "of no experiment": stored(state | {"experiment": "detection"}),
         "damaged": (trained(config()) / CHECKPOINT).read_bytes()[:1000],
         "empty": b"",
         "missing": None,
@@ -149,10 +149,10 @@ def test_what_is_no_checkpoint_of_an_augshift_run_is_refused_in_a_line(trained, 
         if content is not None:
             (directory / CHECKPOINT).write_bytes(content)
         with pytest.raises(InputError) as error:
-            load_trained(directory)
+            open_trained(str(directory))
         message = str(error.value)
-        expected = f"model: expected {directory / CHECKPOINT} to be a checkpoint of gpe augshift, "
-        assert message.startswith(expected) and "\n" not in message, name
+        assert str(directory / CHECKPOINT) in message, name
+        assert message.startswith("model: ") and "\n" not in message, name
 
 
 def stored(state):
@@ -224,14 +224,14 @@ def test_large_images_of_any_size_train_and_test(reading, protocol, method, tmp_
         protocol=protocol,
         **LARGE | options,
     )
-    (directory,), _ = train(tmp_path / "out", chosen, workers=0)
+    (directory,), _ = train(tmp_path / "out", chosen)
     record, arrays = Record.load(directory), load_arrays(directory)
     assert record.result["classes"] == ["cat", "dog"]
     assert [row["pairs"] for row in record.result["consistency"]] == [8, 8]
     side = 44 if protocol == "crop" else 36
     assert arrays["images"].shape == (4, 3, side, side)
-    opened = load_trained(directory)
-    assert (opened.input_size, opened.resize_size, opened.classes) == (36, 44, 2)
+    opened = open_trained(str(directory))
+    assert (opened.input_size, opened.resize_size, opened.num_classes) == (36, 44, 2)
     assert (opened.mean, opened.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     # Unmoved: the centre of the image as it was read, for each protocol.
@@ -243,7 +243,7 @@ def test_large_images_of_any_size_train_and_test(reading, protocol, method, tmp_
 
 def test_imagenet_trains_and_tests(tmp_path, imagenet_tree):
     chosen = config(data="imagenet", **LARGE, stem=None, crop_shift=None)
-    (directory,), _ = train(tmp_path / "out", chosen, root=imagenet_tree, workers=0)
+    (directory,), _ = train(tmp_path / "out", chosen, root=imagenet_tree)
     record = Record.load(directory)
     assert record.config["stem"] == "imagenet" and record.config["crop_shift"] == 16
     assert record.result["classes"] == ["tench", "goldfish"]
@@ -256,7 +256,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_trained(tmp_path):
             train(tmp_path / "out", config(data=data, image_size=36, **options), root=tmp_path)
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=rf"out: cannot make {tmp_path / 'file'}/augshift-"):
+    with pytest.raises(InputError, match=rf"out: cannot write to {tmp_path / 'file'}/augshift-"):
         train(tmp_path / "file", config())
 
 

@@ -10,8 +10,8 @@ from timm.layers import BlurPool2d
 from torch.nn import functional as F
 
 from gpe.data import ImageSet, epoch_order
-from gpe.experiments.augshift import AugShiftTrial
-from gpe.experiments.augshift_recipes import METHODS
+from gpe.experiments.augshift.config import METHODS
+from gpe.experiments.augshift.run import AugShiftTrial
 from tests.experiments.tiny import config, same
 
 
@@ -51,7 +51,7 @@ def seen():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_is_one_of_sgd_down_the_row_s_own_loss(method, relative, seen):
     """(ℓ1 + ℓ2 + λ·MSE) / 2 of two crops, ℓ of one; λ is 0 in rows without the loss."""
-    crops, loss, blur = METHODS[method]
+    crops, loss, blur = (getattr(METHODS[method], name) for name in ("crops", "loss", "blur"))
     assert crops == (1 if method in ("baseline", "blurpool") else 2)
     assert loss == ("augshift" in method) and blur == ("blurpool" in method)
 

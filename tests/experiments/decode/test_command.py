@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gpe.records import RECORD, Record
-from tests.experiments.tiny import runs
+from tests.experiments.tiny import runs, told
 
 TINY = ["--model", "squeezenet1_1", "--weights", "random", "--image-size", "16", "--epochs", "1"]
 TINY += ["--train-images", "30", "--test-images", "10", "--layer", "last"]
@@ -53,15 +53,15 @@ def test_every_option_reaches_the_readout(call):
     assert code == 0, err
     others = {"model": "timm/resnet18", "weights": "random", "grid_size": 2, "seed": 3}
     lists = {"layers": ["layer1", "layer2"], "readouts": ["fixed", "gapnet"]}
-    assert json.loads(out)["config"] == options | others | lists
+    assert told(json.loads(out)["config"]) == options | others | lists
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--grid 1", "grid: expected at least 2 cells a side, got 1"),
+        ("--grid 1", "grid_size: expected at least 2, got 1"),
         ("--grid three", "grid: expected whole numbers separated by commas, got 'three'"),
-        ("--grid 6", "images: expected at least 36 to train a readout of 36 cells, got 30"),
+        ("--grid 6", "train_images: expected at least 36, one for each cell, got 30"),
         ("--layer last,features", "layers: expected depth, last or names, got ('last', 'features"),
         ("--layer layer4", "layer: expected one of the network's, got 'layer4'; nearest: "),
         ("--readout mlp", "readouts: expected one of gapnet, permutenet, fixed, got 'mlp'"),
@@ -75,7 +75,7 @@ def test_every_option_reaches_the_readout(call):
         ("--learning-rate 0", "learning_rate: expected above 0, got 0.0"),
         ("--weight-decay -1", "weight_decay: expected at least 0, got -1.0"),
         ("--device tpu", "device: expected cpu, cuda or cuda:N, got 'tpu'"),
-        ("--seed -1", "seed: expected 0 to 2**63 - 1, got -1"),
+        ("--seed -1", "seed: expected at least 0, got -1"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(call, options, complaint):

@@ -6,9 +6,10 @@ import pytest
 from rich.console import Console
 
 from gpe.errors import InputError
-from gpe.records import Record
-from gpe.report.decode import findings, sentences, tables
+from gpe.experiments.decode.report import blocks, sentences, tables
 from gpe.experiments.reports import print_findings, print_tables
+from gpe.records import Record
+from gpe.report.blocks import Finding
 from tests.reporting import Page, report, runs_of
 
 LAYERS = ("conv1", "layer4")
@@ -54,9 +55,9 @@ def test_the_table_has_a_row_a_readout_and_a_column_a_grid(tmp_path):
     for grid in (11, 3):
         decode_run(tmp_path / str(grid), grid)
     page = Page(report(tmp_path))
-    assert page.row("GAPNet") == ["87.0 84.0 to 90.0", "79.0 76.0 to 82.0"]
+    assert page.row("GAPNet") == ["87.0 (84.0\u201390.0)", "79.0 (76.0\u201382.0)"]
     assert page.row("PermuteNet, fixed")[0].startswith("86.0")
-    heads = [cell for row in page.tables[0] for cell in row if "guessing" in cell]
+    heads = [cell for row in page.tables[0] for cell in row if "guessing " in cell]
     assert heads == ["3×3 guessing 11.1", "11×11 guessing 0.8"]
     assert page.count("svg") >= 3, "Figure S1, and a panel by depth for each grid"
 
@@ -85,10 +86,11 @@ def test_findings_say_it_in_words(tmp_path):
     runs = runs_of(decode_run(tmp_path / "a", 3), decode_run(tmp_path / "b", 5))
     (trial,) = tables(runs)
     first, permuting, control, depth = sentences(trial)
-    assert findings(runs) == [" ".join((first, permuting, control, depth))]
+    found = [block for block in blocks(runs) if isinstance(block, Finding)]
+    assert found[0].text == " ".join((first, permuting, control, depth))
     assert first == (
-        "resnet18, random weights, digits: from the pooled layer4, frozen, GAPNet's readout names "
-        "the right cell of 3×3 and 5×5 grids for 87.0 and 85.0\u00a0% of images that it never saw; "
+        "resnet18, random weights, digits: from the pooled features of layer4, GAPNet's readout "
+        "names the right cell of 3×3 and 5×5 grids for 87.0 and 85.0\u00a0% of new images; "
         "guessing would for 11.1 and 4.0\u00a0%."
     )
     assert permuting == "PermuteNet (channels in a new order each time): 17.0 and 15.0\u00a0%."
@@ -100,7 +102,8 @@ def test_some_readouts_alone_do(tmp_path):
     decode_run(tmp_path / "a", readouts=("permutenet",), layers=("layer4",))
     page = Page(report(tmp_path))
     assert [row[0] for row in page.tables[0][1:]] == [
-        "PermuteNet resnet18, random weights, digits: layer4"
+        "PermuteNet resnet18, random weights, digits: layer4",
+        "guessing",
     ]
 
 

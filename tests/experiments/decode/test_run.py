@@ -6,17 +6,18 @@ import pytest
 import torch
 
 from gpe.errors import InputError
-from gpe.experiments import location
-from gpe.experiments.decode import run
-from gpe.experiments.decode_config import DecodeConfig
-from gpe.experiments.networks import open_frozen
+from gpe.experiments.decode.config import DecodeConfig
+from gpe.experiments.decode.run import run as run_all
+from gpe.experiments.location.run import build
 from gpe.experiments.runs import CHECKPOINT
+from gpe.experiments.trained import open_trained
 from gpe.models import GAPNet, deeplabv3, resnet18
 from gpe.models.pretrained import open_model
-from gpe.records import RECORD, Record, load_arrays
+from gpe.records import Record, load_arrays
 from tests.experiments import tiny, tiny_segments
-from tests.experiments.test_location import config as location_config
-from tests.experiments.test_location import run as run_location
+from tests.experiments.location.test_run import config as location_config
+from tests.experiments.location.test_run import train as train_location
+from tests.experiments.tiny import launch, outside_run, told
 
 TINY = {
     "model": "squeezenet1_1",
@@ -42,23 +43,18 @@ def config(**options):
     return DecodeConfig(**TINY | options)
 
 
-def outside_run(directory):
-    record = json.loads((directory / RECORD).read_text())
-    return {name: value for name, value in record.items() if name != "run"}
+def run(configs, out):
+    directories, _ = launch(run_all, out, *configs)
+    return directories
 
 
 @pytest.fixture(scope="module")
 def located(tmp_path_factory):
     """A network that gpe location trained for a few seconds, till it knows where digits lie."""
-    from rich.console import Console
-
-    from gpe.experiments.progress import Progress
-
     chosen = location_config(
         grid_size=3, image_size=12, width=8, epochs=3, train_images=2000, bn_batches=20
     )
-    out = tmp_path_factory.mktemp("located")
-    (directory,) = run_location([chosen], out, progress=Progress(Console(quiet=True)))
+    ((directory,), _) = train_location(tmp_path_factory.mktemp("located"), chosen)
     return directory
 
 
@@ -85,7 +81,7 @@ def test_the_record_says_what_was_read_and_how(tmp_path):
     record = Record.load(directory)
     assert record.experiment == "decode" and record.epochs == [] and record.paper is None
     assert record.chance == 25
-    assert record.config == json.loads(json.dumps(vars(config(layers=("depth",)))))
+    assert told(record.config) == told(json.loads(json.dumps(vars(config(layers=("depth",))))))
     result = record.result
     assert (result["network"], result["task"]) == ("torchvision/squeezenet1_1", "classification")
     assert (result["trained_on"], result["tested_on"]) == (40, 12)
@@ -117,9 +113,8 @@ def test_layers_by_name_and_the_last_alone_say_what_all_say(tmp_path):
 def test_the_same_configuration_leaves_the_same_record(tmp_path):
     (first,), (second,) = (run([config()], tmp_path / name) for name in "ab")
     assert outside_run(first) == outside_run(second)
-    told = []
-    run([config()], tmp_path / "a", tell=told.append)
-    assert told == [f"{first.name}: finished before; --force runs it again"]
+    _, shown = launch(run_all, tmp_path / "a", config())
+    assert shown == f"{first.name}: finished before; --force runs it again\n"
 
 
 def test_seeds_and_weights_have_directories_of_their_own(tmp_path):
@@ -137,25 +132,25 @@ def same(a, b):
 
 
 def test_a_location_run_is_opened_with_its_weights_or_with_none(located):
-    frozen, control = (open_frozen(str(located), weights) for weights in ("pretrained", "random"))
+    frozen, control = (open_trained(str(located), weights) for weights in ("pretrained", "random"))
     state = torch.load(located / CHECKPOINT, weights_only=True)["trial"]["model"]
     assert isinstance(frozen.model, GAPNet) and not frozen.model.training
     assert all(torch.equal(frozen.model.state_dict()[name], state[name]) for name in state)
-    untrained = location.build(location_config(grid_size=3, image_size=12, width=8), 9)
+    untrained = build(location_config(grid_size=3, image_size=12, width=8), 9)
     assert same(control.model, untrained)
-    assert not same(control.model, open_frozen(str(located), "random", seed=1).model)
+    assert not same(control.model, open_trained(str(located), "random", seed=1).model)
 
 
 def test_runs_of_augshift_and_segment_are_opened_too(tmp_path):
     (classifier,), _ = tiny.train(tmp_path, tiny.config(epochs=1))
     (segmenter,), _ = tiny_segments.train(tmp_path, tiny_segments.config(epochs=1))
     for directory, task in ((classifier, "classification"), (segmenter, "segmentation")):
-        frozen = open_frozen(str(directory))
+        frozen = open_trained(str(directory))
         assert (frozen.task, frozen.inside) == (task, "backbone")
         state = torch.load(directory / CHECKPOINT, weights_only=True)["trial"]["model"]
         weights = frozen.model.state_dict()
         assert all(torch.equal(weights[name], state[name]) for name in state)
-        control = open_frozen(str(directory), "random")
+        control = open_trained(str(directory), "random")
         assert not same(control.model, frozen.model) and not control.model.training
         assert (control.mean, control.std) == (frozen.mean, frozen.std)
         options = {"model": str(directory), "weights": "pretrained", "image_size": 32}
@@ -167,24 +162,26 @@ def test_files_of_location_and_segmentation_networks_are_told_apart(tmp_path):
     net = GAPNet(resnet18(width=4), 9)
     weights = net.backbone.state_dict() | net.classifier.state_dict(prefix="pre_classifier.")
     torch.save({"net": weights, "acc": 99.0, "epoch": 3}, tmp_path / "gapnet.pth")
-    frozen = open_frozen(str(tmp_path / "gapnet.pth"))
+    frozen = open_trained(str(tmp_path / "gapnet.pth"))
     assert frozen.task == "location" and isinstance(frozen.model, GAPNet)
     torch.save(deeplabv3("resnet18", 3, width=4).state_dict(), tmp_path / "deeplab.pth")
-    assert open_frozen(str(tmp_path / "deeplab.pth")).task == "segmentation"
+    assert open_trained(str(tmp_path / "deeplab.pth")).task == "segmentation"
 
 
 def test_a_library_s_network_wants_its_own_mean_and_std():
-    frozen, opened = open_frozen("resnet18", "random"), open_model("resnet18", weights="random")
+    frozen, opened = open_trained("resnet18", "random"), open_model("resnet18", weights="random")
     assert (frozen.mean, frozen.std, frozen.name) == (opened.mean, opened.std, opened.name)
-    assert same(frozen.model, open_frozen("resnet18", "random").model)
-    assert not same(frozen.model, open_frozen("resnet18", "random", seed=1).model)
+    assert same(frozen.model, open_trained("resnet18", "random").model)
+    assert not same(frozen.model, open_trained("resnet18", "random", seed=1).model)
 
 
 # Refusals
 
 
 def test_fewer_images_than_cells_are_refused():
-    with pytest.raises(InputError, match="images: expected at least 49 to train a readout of 49 c"):
+    with pytest.raises(
+        InputError, match="train_images: expected at least 49, one for each cell, got 48"
+    ):
         config(grid_size=7, train_images=48)
 
 
@@ -203,15 +200,15 @@ def test_a_size_that_the_network_refuses_is_told(tmp_path):
 def test_a_file_has_its_own_weights(tmp_path, weights):
     (tmp_path / "net.pth").write_bytes(b"")
     with pytest.raises(InputError, match="weights: expected pretrained"):
-        open_frozen(str(tmp_path / "net.pth"), weights)
+        open_trained(str(tmp_path / "net.pth"), weights)
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"to be one of gpe location, gpe augshift or gpe segment"):
-        open_frozen(str(tmp_path))
+    with pytest.raises(InputError, match=r"model: there is no .*checkpoint\.pt"):
+        open_trained(str(tmp_path))
     (tmp_path / "net.pth").write_bytes(b"no network")
     with pytest.raises(InputError, match="to hold a location or segmentation network, got neither"):
-        open_frozen(str(tmp_path / "net.pth"))
+        open_trained(str(tmp_path / "net.pth"))
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
@@ -219,4 +216,4 @@ def test_a_run_that_does_not_say_what_it_was_trained_on_is_told(weights, tmp_pat
     state = {"config": vars(tiny.config()), "trial": {"model": {}}}
     torch.save(state, tmp_path / CHECKPOINT)
     with pytest.raises(InputError, match=r"model: expected .*, got KeyError: 'images'"):
-        open_frozen(str(tmp_path), weights)
+        open_trained(str(tmp_path), weights)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gpe.errors import InputError
-from gpe.records import ARRAYS, Record, save_arrays
 from gpe.experiments.reports import write_report
+from gpe.records import ARRAYS, Record, save_arrays
 from tests.reporting import Page, pixels, report
 
 

@@ -5,13 +5,11 @@ import re
 import pytest
 
 from gpe.errors import InputError
-from gpe.records import find
 from gpe.experiments.removal import figures as ablation_figures
 from gpe.experiments.removal import findings as ablation_findings
 from gpe.experiments.removal import trials as ablation_trials
-from gpe.experiments.removal.report import blocks
 from gpe.experiments.removal.trials import Value, top
-from gpe.report.blocks import Heading, Plots, Table
+from gpe.records import find
 from gpe.report.runs import Run
 from tests.removals import ablation_run, figure5_run, fixed, rank_run, spoil
 from tests.reporting import Page, report

@@ -5,14 +5,12 @@ import json
 import pytest
 
 from gpe.errors import InputError
-from gpe.records import RECORD, find
-from gpe.experiments.removal.classify_report import blocks
-from gpe.report.runs import Run
 from gpe.experiments.reports import print_findings, print_tables
-from gpe.report.blocks import Legend
+from gpe.records import RECORD, find
+from gpe.report.runs import Run
 from tests.removals import classify_run
-from tests.reporting import Page, report
 from tests.report.test_terminal import printed, rows
+from tests.reporting import Page, report
 
 
 def test_a_row_for_each_network_with_what_random_channels_cost(tmp_path):

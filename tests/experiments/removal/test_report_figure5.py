@@ -8,8 +8,6 @@ import torch
 
 from gpe.errors import InputError
 from gpe.records import ARRAYS, Record, find, load_arrays, save_arrays
-from gpe.experiments.removal.figure5_report import blocks
-from gpe.report.blocks import Finding, Legend
 from gpe.report.runs import Run
 from tests.removals import figure5_run
 from tests.reporting import Page, pixels, report

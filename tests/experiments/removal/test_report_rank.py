@@ -3,9 +3,8 @@
 import pytest
 
 from gpe.errors import InputError
-from gpe.records import Record, find, load_arrays, save_arrays
 from gpe.experiments.removal import rank_report as rank
-from gpe.report.blocks import Finding
+from gpe.records import Record, find, load_arrays, save_arrays
 from gpe.report.runs import Run
 from tests.removals import rank_run
 from tests.reporting import Page, report
