@@ -15,7 +15,7 @@ from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
 from gpe.experiments.processes import several
 from gpe.experiments.progress import Progress
-from gpe.experiments.removal.config import ClassificationConfig
+from gpe.experiments.removal.config import ClassificationConfig, expect_counts
 from gpe.experiments.removal.rankings import (
     arrays_of,
     digest_of,
@@ -118,6 +118,7 @@ def _seen(
     with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16):
         some = range(min(2, len(images)))
         split = split_classifier(model, next(_views(config, network, images, some)))
+        expect_counts(config.counts, split.head.in_features)
 
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], Tensor]:
             latents = []

@@ -25,6 +25,7 @@ from gpe.experiments.removal.config import (
     PAPER_CHANNELS,
     ClassificationConfig,
     RemovalConfig,
+    expect_counts,
     step_of,
 )
 from gpe.experiments.removal.rankings import (
@@ -44,6 +45,7 @@ from gpe.experiments.segmentation.config import SegmentationConfig
 from gpe.experiments.segmentation.scores import SAMPLE_SIDE
 from gpe.experiments.trained import Trained
 from gpe.models.deeplab import low_resolution_logits
+from gpe.models.inside import layout_of
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import Record, save_arrays
 
@@ -131,6 +133,7 @@ class _Target:
 
     def done(self, given: Mapping[str, ChannelRanking]) -> Record:
         """The record of the job; rankings and arrays are left beside it."""
+        self._expect_channels()
         rankings = joined(self._rankings(), given)
         width = next(iter(rankings.values())).scores.numel()
         config = self.config.removals(width)
@@ -148,6 +151,12 @@ class _Target:
         }
         made = record(config.job, config, result, chance=100 / len(self.images.classes))
         return made if width == PAPER_CHANNELS else replace(made, paper=None)
+
+    def _expect_channels(self) -> None:
+        """Raise an InputError where the layer, or the number of its channels, does not fit."""
+        one = next(self.images.batches(1, order=[0])).images
+        layout = layout_of(self.model, self.config.layer, one)
+        expect_counts(self.config.counts, layout.channels)
 
     def _rankings(self) -> dict[str, ChannelRanking]:
         """All that are asked for, in one pass over the images."""

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from gpe.errors import InputError
+from gpe.experiments.removal.classify_report import blocks
 from gpe.experiments.reports import print_findings, print_tables
 from gpe.records import RECORD, find
+from gpe.report.blocks import Legend
 from gpe.report.runs import Run
 from tests.removals import classify_run
 from tests.report.test_terminal import printed, rows
@@ -31,9 +33,9 @@ def test_the_page_has_the_same_numbers_and_a_panel_for_each_network(tmp_path):
     cells = {row[0].split()[0]: row[1:] for row in page.tables[0][1:]}
     assert cells["plain"][0] == "80.0"
     assert cells["plain"][2] == (
-        "60.0 32 removed random 70.0 (69.0 to 71.0) 10.0 more than random (8.0 to 12.0)"
+        "60.0 70.0 (69.0\u201371.0) 32 removed, 25 % 10.0 more than random (8.0 to 12.0)"
     )
-    assert cells["calm"][2].startswith("69.0 32 removed")
+    assert cells["calm"][2].startswith("69.0 70.0 (69.0\u201371.0) 32 removed")
     # Two rows of two panels, and what both cost beyond random channels.
     assert page.count("svg") - page.count("svg", class_="dash") == 5
 
@@ -41,10 +43,11 @@ def test_the_page_has_the_same_numbers_and_a_panel_for_each_network(tmp_path):
 def test_a_network_has_its_method_s_colour_and_the_same_one_another_dash(tmp_path):
     for number, name in enumerate(("blurpool-augshift-a", "baseline-b", "baseline-c")):
         classify_run(tmp_path / str(number), name)
-    (content,) = section(list(map(Run.load, find([tmp_path]))))["groups"]
-    keys = {key["label"]: (key["colour"], key["dashes"]) for key in content["excess"]["keys"]}
-    assert keys["blurpool-augshift-a"] == ("blurpool-augshift", "")
-    assert keys["baseline-b"] == ("baseline", "") and keys["baseline-c"] == ("baseline", "7 3")
+    drawn = blocks(list(map(Run.load, find([tmp_path]))))
+    legend = [block for block in drawn if isinstance(block, Legend)][-1]
+    keys = {key.text: (key.colour, key.dashes) for key in legend.keys}
+    assert keys["blurpool-augshift-a"] == ("teal", "")
+    assert keys["baseline-b"] == ("red", "") and keys["baseline-c"] == ("red", "7 3")
 
 
 def test_findings_tell_networks_apart_by_intervals_alone(tmp_path):
@@ -52,10 +55,13 @@ def test_findings_tell_networks_apart_by_intervals_alone(tmp_path):
     weak = classify_run(tmp_path / "b", "calm", lost=0.5)
     text = " ".join(printed(print_findings, [strong, weak]).split())
     assert "plain: without its 32 most position-specific channels of 128" in text
-    assert "top-1 goes from 80.0 to 60.0; without 32 random ones to 70.0 (69.0 to 71.0, 3" in text
+    assert (
+        "top-1 accuracy goes from 80.0 to 60.0; without 32 random ones to 70.0 (69.0 to 71.0, 3"
+        in text
+    )
     assert "They cost 10.0 points more than random ones" in text
     assert "not told apart from random (+0.5 points beyond random" in text
-    assert "plain hangs on them more than calm, by 9.5 points (+6.7 to +12.3)" in text
+    assert "plain loses more without them than calm, by 9.5 points (+6.7 to +12.3)" in text
     near = classify_run(tmp_path / "c", "near", lost=9)
     text = " ".join(printed(print_findings, [strong, near]).split())
     assert "plain and near are not told apart (by +1.0 points, −1.8 to +3.8)" in text

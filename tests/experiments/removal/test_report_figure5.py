@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from gpe.errors import InputError
+from gpe.experiments.removal import figure5_report as figure5
 from gpe.records import ARRAYS, Record, find, load_arrays, save_arrays
-from gpe.report.runs import Run
+from gpe.report.blocks import Finding, Heading, Legend
 from tests.removals import figure5_run
-from tests.reporting import Page, pixels, report
+from tests.reporting import Page, pixels, report, runs_of
 
 COLOURS = np.array([[128, 64, 128], [70, 130, 180], [0, 0, 142]], np.uint8)
 
@@ -21,17 +22,26 @@ def pictures(directory):
     return [(name, pixels(source)) for source, name in found]
 
 
+def findings(*directories):
+    """Title and text of each."""
+    found = [block for block in figure5.blocks(runs_of(*directories)) if isinstance(block, Finding)]
+    return [(block.title, block.text.replace("\u00a0", " ")) for block in found]
+
+
 def test_image_label_and_predictions_stand_in_the_order_of_the_figure(tmp_path):
     figure5_run(tmp_path, counts=(0, 2), samples=1)
     arrays = {name: array.numpy() for name, array in load_arrays(tmp_path).items()}
     shown = pictures(tmp_path)
-    assert [name for name, _ in shown] == [
+    in_order = re.findall(r'<h4>(.*?)</h4>|<img src="[^"]*" alt="([^"]*)"', report(tmp_path))
+    assert [title or name for title, name in in_order] == [
+        "Without position-specific channels",
         "street_0",
-        "prediction without 0 position-specific channels",
-        "prediction without 2 position-specific channels",
+        "predictions without 0 channels",
+        "predictions without 2 channels",
+        "Without random channels",
         "labels of street_0",
-        "prediction without 0 random channels",
-        "prediction without 2 random channels",
+        "predictions without 0 channels",
+        "predictions without 2 channels",
     ]
     assert np.array_equal(shown[0][1], arrays["image0"].transpose(1, 2, 0))
     ignored = arrays["labels0"] == 255
@@ -46,25 +56,25 @@ def test_image_label_and_predictions_stand_in_the_order_of_the_figure(tmp_path):
 def test_captions_say_n_and_how_much_is_right(tmp_path):
     """The 7 labelled pixels: 0, 1, 2, 2 above 0, 1, 2; the first column said to be class 2."""
     figure5_run(tmp_path, counts=(0, 2), samples=1)
-    found = re.findall(r"<figcaption>(.*?)</figcaption>", report(tmp_path).replace("&nbsp;", " "))
+    found = re.findall(r"<figcaption>(.*?)</figcaption>", report(tmp_path).replace("\u00a0", " "))
     assert found == [
         "image street_0",
-        "none removed <b>100.0 %</b>",
-        "2 removed <b>71.4 %</b>",
-        "label",
-        "none removed <b>100.0 %</b>",
-        "2 removed <b>100.0 %</b>",
+        "<b>100.0 %</b> none removed",
+        "<b>71.4 %</b> 2 removed",
+        "labels",
+        "<b>100.0 %</b> none removed",
+        "<b>100.0 %</b> 2 removed",
     ]
 
 
 def test_findings_are_the_record_s_accuracies(tmp_path):
     figure5_run(tmp_path, counts=(0, 8, 24), samples=2)
-    (text,) = figure5.findings([Run.load(tmp_path)])
-    assert text.replace("\u00a0", " ") == (
-        "Of the labelled pixels of the 2 images, so many are named rightly: with all 128 channels "
-        "100.0 %; without 8 position-specific ones 90.0 %, without 8 random ones 90.5 %; without "
-        "24 position-specific ones 80.0 %, without 24 random ones 80.5 %. A few images illustrate; "
-        "they prove nothing."
+    ((_, text),) = findings(tmp_path)
+    assert text == (
+        "Pixel accuracy on the 2 images: 100.0 % with all 128 channels; 90.0 % without 8 "
+        "position-specific ones, 90.5 % without 8 random ones; 80.0 % without 24 "
+        "position-specific ones, 80.5 % without 24 random ones. A few images illustrate; they "
+        "prove nothing."
     )
 
 
@@ -76,13 +86,14 @@ def test_the_legend_has_the_classes_that_are_seen(tmp_path):
     record.save(tmp_path)
     arrays["palette"] = torch.cat((arrays["palette"], arrays["palette"][:1]))
     save_arrays(tmp_path, arrays)
-    (group,) = figure5.section([Run.load(tmp_path)])["groups"]
-    assert group["classes"] == [
+    blocks = figure5.blocks(runs_of(tmp_path))
+    (legend,) = [block for block in blocks if isinstance(block, Legend)]
+    assert [(key.text, key.colour) for key in legend.keys] == [
         ("road", "rgb(128 64 128)"),
         ("sky", "rgb(70 130 180)"),
         ("car", "rgb(0 0 142)"),
+        ("ignored", "rgb(0 0 0)"),
     ]
-    assert group["ignored"]
     assert report(tmp_path).count('<i class="class"') == 4
 
 
@@ -110,7 +121,7 @@ def test_without_arrays_there_are_numbers_and_no_pictures(tmp_path):
     figure5_run(tmp_path, arrays=False)
     text = report(tmp_path)
     assert "<img" not in text
-    assert "without 8 position-specific ones 90.0" in text.replace("\u00a0", " ")
+    assert "90.0 % without 8 position-specific ones" in text.replace("\u00a0", " ")
 
 
 def test_any_rankings_have_a_row_each(tmp_path):
@@ -122,17 +133,21 @@ def test_any_rankings_have_a_row_each(tmp_path):
     assert re.findall("<h4>Without (.*) channels</h4>", report(tmp_path)) == [
         *("position-specific", "left-specific", "random", "“&lt;mine&gt;”"),
     ]
-    (text,) = figure5.findings([Run.load(tmp_path)])
-    assert "without 8 left-specific ones 70.0" in text and "<mine>” ones 60.0" in text
+    ((_, text),) = findings(tmp_path)
+    assert "70.0 % without 8 left-specific ones" in text
+    assert "60.0 % without 8 “<mine>” ones" in text
     assert len(pictures(tmp_path)) == 1 + 1 + 4
 
 
 def test_each_checkpoint_has_a_group(tmp_path):
     for name in "ab":
         figure5_run(tmp_path / name, checkpoint=name)
-    runs = [Run.load(path) for path in find([tmp_path])]
-    titles = [text.partition(": ")[0] for text in figure5.findings(runs)]
-    assert titles == [f"streets, val, deeplabv3, backbone.layer4, checkpoint {n}" for n in "ab"]
+    paths = find([tmp_path])
+    titles = [f"streets, val, deeplabv3, backbone.layer4, checkpoint {n}" for n in "ab"]
+    assert [title for title, _ in findings(*paths)] == titles
+    blocks = figure5.blocks(runs_of(*paths))
+    headings = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
+    assert headings == [f"Figure 5: {title}" for title in titles]
     assert Page(report(tmp_path)).count("img") == 2 * 2 * (2 + 2 * 2)
 
 

@@ -5,18 +5,23 @@ import pytest
 from gpe.errors import InputError
 from gpe.experiments.removal import rank_report as rank
 from gpe.records import Record, find, load_arrays, save_arrays
-from gpe.report.runs import Run
+from gpe.report.blocks import Finding, Plots
 from tests.removals import rank_run
-from tests.reporting import Page, report
+from tests.reporting import Page, report, runs_of
 
 # Of 40 channels the first is worth comparing 2: round(40 * 100 / 2048).
 FALLING = [40.0 - i for i in range(40)]
 SWAPPED = [*FALLING[2:4], *FALLING[:2], *FALLING[4:]]
 
 
+def found_of(*directories):
+    """Title and text of each finding."""
+    found = [block for block in rank.blocks(runs_of(*directories)) if isinstance(block, Finding)]
+    return [(block.title, block.text.replace("\u00a0", " ")) for block in found]
+
+
 def findings(*directories):
-    texts = rank.findings([Run.load(path) for path in directories])
-    return [text.replace("\u00a0", " ") for text in texts]
+    return [text for _, text in found_of(*directories)]
 
 
 def test_findings_name_the_first_channel_and_compare_rankings(tmp_path):
@@ -55,16 +60,21 @@ def test_tables_have_the_first_ten_and_any_two_rankings(tmp_path):
     rank_run(
         tmp_path, {"random": FALLING, "overall": FALLING, "kernel_flip_pair": small}, width=0.001
     )
-    first, agree = Page(report(tmp_path)).tables[:2]
+    page = Page(report(tmp_path))
+    first, agree = page.tables[:2]
     assert first[0] == ["rank", "Overall 40 images", "Kernel-Flip** 40 images"]
     assert len(first) == 11
     assert first[1] == ["1", "0 40.0 40.0 to 40.0", "2 0.0400 0.0390 to 0.0410"]
     assert first[4] == ["4", "3 37.0 37.0 to 37.0", "1 0.0370 0.0360 to 0.0380"]
     assert agree == [
         ["", "Kernel-Flip**", "Random"],
-        ["Overall", "1.00 0 of 2", "1.00 2 of 2"],
-        ["Kernel-Flip**", "", "1.00 0 of 2"],
+        ["Overall", "1.00 0", "1.00 2"],
+        ["Kernel-Flip**", "-", "1.00 0"],
     ]
+    assert any(
+        "how many of the first 2 channels two rankings share; unrelated ones share 0.1 " in text
+        for _, text in page.texts
+    )
 
 
 def test_scores_are_drawn_by_rank_with_their_intervals(tmp_path, monkeypatch):
@@ -72,14 +82,18 @@ def test_scores_are_drawn_by_rank_with_their_intervals(tmp_path, monkeypatch):
     monkeypatch.setattr(rank, "panel", lambda lines, **_: drawn.extend(lines) or "")
     scores = {"overall": SWAPPED, "random": FALLING, "left": FALLING}
     rank_run(tmp_path, scores, width=0.5)
-    rank.section([Run.load(tmp_path)])
-    assert [line.colour for line in drawn] == ["overall", "left"]
+    (plots,) = [block for block in rank.blocks(runs_of(tmp_path)) if isinstance(block, Plots)]
+    assert [(plot.title, plot.text) for plot in plots.plots] == [
+        ("Overall", "40 images"),
+        ("Left", "40 images"),
+    ]
+    assert [line.colour for line in drawn] == ["blue", "red"]
     assert list(drawn[0].points) == list(range(1, 41))
     assert drawn[0].points[1] == (40.0, 39.5, 40.5)
     assert drawn[0].points[40] == (1.0, 0.5, 1.5)
     rank_run(tmp_path, {"overall": [float(i) for i in range(2048)]})
     drawn.clear()
-    rank.section([Run.load(tmp_path)])
+    rank.blocks(runs_of(tmp_path))
     assert len(drawn[0].points) == 256 and {1, 2048} <= drawn[0].points.keys()
 
 
@@ -110,8 +124,8 @@ def test_a_ranking_may_have_no_intervals(tmp_path):
 def test_each_layer_has_a_group(tmp_path):
     for layer in ("layer3", "layer4"):
         rank_run(tmp_path / layer, {"overall": FALLING}, layer=layer)
-    found = findings(*find([tmp_path]))
-    assert found[::2] == [f"streets, val, deeplabv3, {layer}:" for layer in ("layer3", "layer4")]
+    titles = [title for title, _ in found_of(*find([tmp_path]))]
+    assert titles == [f"streets, val, deeplabv3, {layer}" for layer in ("layer3", "layer4")]
 
 
 @pytest.mark.parametrize(

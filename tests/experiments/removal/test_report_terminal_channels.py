@@ -73,11 +73,11 @@ def test_rankings_are_their_first_channels_and_how_far_they_agree(tmp_path):
     falling = [12.0 - i for i in range(12)]
     scores = {"overall": falling, "kernel_flip_mirror": falling[::-1], "random": falling}
     found = rows(printed(print_tables, [rank_run(tmp_path, scores)]))
-    assert found[0] == ["1", "0  12.0", "11  12.0"]
-    assert found[9] == ["10", "9  3.0", "2  3.0"]
+    assert found[0] == ["1", "0 12.0", "11 12.0"]
+    assert found[9] == ["10", "9 3.0", "2 3.0"]
     assert found[10:] == [
-        ["Overall", "-1.00  0", "1.00  1"],
-        ["Kernel-Flip*", "", "-1.00  0"],
+        ["Overall", "−1.00 0", "1.00 1"],
+        ["Kernel-Flip*", "", "−1.00 0"],
     ]
 
 
@@ -111,7 +111,7 @@ def test_all_experiments_are_printed_one_after_the_other(tmp_path):
     text = printed(print_tables, runs)
     assert text.count("Nothing removed") == 3
     found = printed(print_findings, runs, width=200).splitlines()
-    starts = ("Overall, over", "Without its 6 most", "On the left half", "Of the labelled")
+    starts = ("Overall, over", "Without its 6 most", "On the left half", "Pixel accuracy")
     counts = [sum(line.strip().startswith(start) for line in found) for start in starts]
     # Figure 6 tells of the halves alone, and the others of both.
     assert counts == [1, 2, 3, 1]

@@ -1,6 +1,7 @@
 """``gpe rank``, ``gpe ablate`` and Figures 4 to 6: what they leave behind, and that it is true."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from gpe.data import segmentation_set
 from gpe.data.citypersons import labels_on_side, save_annotations
 from gpe.data.streets import boxes
 from gpe.errors import InputError
+from gpe.experiments.removal import run as removal
 from gpe.experiments.removal.config import FIGURE_4, RemovalConfig, step_of
 from gpe.experiments.removal.rankings import SHOWN
 from gpe.experiments.removal.run import run as run_all
@@ -206,8 +208,8 @@ class TestRefusals:
             ({"modes": ()}, "modes: expected at least one"),
             ({"modes": ("up",)}, "modes: expected one of overall"),
             ({"regions": ("top",)}, "regions: expected one of full"),
-            ({"counts": (-1,)}, "counts: expected numbers of channels"),
-            ({"counts": (10_000,)}, "counts: expected each once, from 0 to"),
+            ({"counts": (-1,)}, "counts: expected at least 0, got -1"),
+            ({"counts": (10_000,)}, "counts: expected each from 0 to 32, got 10000"),
             ({"layer": "backbone.layer5"}, "nearest: backbone.layer4"),
             ({"data": "street"}, "data: expected one of streets"),
             ({"random_seeds": -1}, "random_seeds: expected at least 0"),
@@ -226,8 +228,96 @@ class TestRefusals:
         with pytest.raises(InputError, match="channels of the layer"):
             run("ablate", network, tmp_path, modes=(), rankings=(str(file),))
 
-    def test_a_file_needs_data(self, network):
-        segmenter = load_segmenter(network)
-        bare = type(segmenter)(segmenter.model, {}, "file.pth", None)
-        with pytest.raises(InputError, match="data: expected one of"):
-            TargetingConfig.of("rank", bare, "file.pth")
+
+class TestFinishedAndInterrupted:
+    """Each of these once gave the wrong record, or began again, without a word."""
+
+    def test_other_weights_in_the_same_place_are_another_run(self, tmp_path):
+        ((first,), _) = train(tmp_path / "a", config(test_images=8))
+        ((second,), _) = train(tmp_path / "b", config(test_images=8, seed=1))
+        place = tmp_path / "network"
+        options = {"images": 4}
+        shutil.copytree(first, place)
+        before = run("rank", str(place), tmp_path / "out", **options)
+        shutil.rmtree(place)
+        shutil.copytree(second, place)
+        after = run("rank", str(place), tmp_path / "out", **options)
+        scores = [load_arrays(each)["scores.overall"] for each in (before, after)]
+        assert before != after and not torch.equal(*scores)
+
+    def test_another_ranking_in_the_same_file_is_another_run(self, network, tmp_path):
+        file, width = tmp_path / "mine.json", 8 * config().width
+        options = {"counts": (4,), "ranges": False, "random_seeds": 0, "images": 4}
+        tops = []
+        for order in (list(range(width)), list(range(width))[::-1]):
+            file.write_text(json.dumps({"overall": order}))
+            directory = run("ablate", network, tmp_path / "out", rankings=(str(file),), **options)
+            tops.append(Record.load(directory).result["rankings"]["overall"]["top"])
+        assert tops == [list(range(width))[:SHOWN], list(range(width))[::-1][:SHOWN]]
+
+    def test_interrupted_it_goes_on_where_it_stopped(self, network, tmp_path, monkeypatch):
+        options = {"random_seeds": 0, "modes": ("overall",), "counts": (4,), "ranges": False}
+        whole = run("ablate", network, tmp_path / "whole", **options)
+        ranked = []
+        real = removal.rank_channels
+
+        def counted(model, batches, **about):
+            if len(ranked) == 1:
+                raise KeyboardInterrupt
+            ranked.append(about)
+            return real(model, batches, **about)
+
+        monkeypatch.setattr(removal, "rank_channels", counted)
+        with pytest.raises(KeyboardInterrupt):
+            run("ablate", network, tmp_path / "cut", **options)
+        monkeypatch.setattr(
+            removal, "rank_channels", lambda *a, **k: again.append(1) or real(*a, **k)
+        )
+        again = []
+        cut = run("ablate", network, tmp_path / "cut", **options)
+        assert len(ranked) == len(again) == 1  # 64 images are two parts
+        assert not list(cut.glob("partial*"))
+        assert Record.load(cut).result["rows"] == Record.load(whole).result["rows"]
+        for name, values in load_arrays(whole).items():
+            torch.testing.assert_close(load_arrays(cut)[name], values, rtol=1e-5, atol=1e-7)
+
+    def test_a_ranking_of_other_weights_or_another_layer_is_refused(self, network, tmp_path):
+        ranked = run("rank", network, tmp_path / "out", images=4)
+        file = (str(ranked / "overall.safetensors"),)
+        with pytest.raises(InputError, match=r"to be of the layer backbone\.layer3, got one of"):
+            run(
+                "ablate",
+                network,
+                tmp_path / "out",
+                images=4,
+                rankings=file,
+                layer="backbone.layer3",
+            )
+        ((other,), _) = train(tmp_path / "other", config(test_images=8, seed=1))
+        with pytest.raises(InputError, match="to be of the weights"):
+            run("ablate", str(other), tmp_path / "out", images=4, rankings=file)
+
+    def test_two_rankings_of_one_name_are_refused(self, network, tmp_path):
+        ranked = run("rank", network, tmp_path / "out", images=4)
+        file = (str(ranked / "overall.safetensors"),)
+        for options in ({"rankings": file * 2}, {"rankings": file, "modes": ("overall",)}):
+            with pytest.raises(InputError, match="expected names that differ, got 'overall'"):
+                run("ablate", network, tmp_path / "out", images=4, **options)
+
+
+class TestAFigureWithoutACheckpoint:
+    def test_data_picks_the_training(self):
+        (chosen,) = RemovalConfig.several(job="figure4", data="camvid")
+        assert chosen.preset == "camvid"
+        (chosen,) = RemovalConfig.several(job="figure4")
+        assert chosen.preset == "quick"
+
+    def test_data_that_no_training_is_of_is_refused(self):
+        with pytest.raises(
+            InputError, match="data: expected, without a checkpoint, one of streets"
+        ):
+            RemovalConfig.several(job="figure4", data="voc")
+
+    def test_a_preset_beside_a_checkpoint_is_refused(self, network):
+        with pytest.raises(InputError, match="preset: expected none beside a checkpoint"):
+            RemovalConfig.several(job="figure4", checkpoint=[network], preset="quick")
