@@ -8,29 +8,29 @@ from pathlib import Path
 import pytest
 
 import gpe
+from gpe.experiments import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 
 # From top to bottom. A module imports itself and the layers below its own.
 LAYERS = (
     {"cli"},
-    {"experiments", "report"},
-    {"readout"},
+    {"experiments"},
+    {"report", "readout"},
     {"ranking", "ablation"},
     {"data", "models", "metrics"},
     {"augshift", "statistics"},
     {"ops", "records"},
-    {"errors"},
+    {"errors", "choices"},
 )
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}
 ALLOWED = {name: {n for n in LAYER if LAYER[n] > LAYER[name]} | {name} for name in LAYER}
-ALLOWED["report"] = {
-    "report",
-    "statistics",
-    "records",
-    "errors",
-}  # it reads records and runs nothing
+ALLOWED["report"] = {"report", "statistics", "records", "errors"}  # it draws and runs nothing
 ALLOWED["cli"].add("gpe")  # the package's own names, which lead everywhere
+# What of gpe.experiments the configurations and reports of experiments may import: nothing that
+# runs, nor torch. A module not named here may be imported by runs alone.
+CONFIGS = {"options", "shifts", "canvases", "*.config"}
+REPORTS = CONFIGS | {"shift_scores", "*.trials"}
 
 # gpe/__init__.py may import everything; setup.py writes gpe/_build.py.
 FREE = (ROOT / "gpe" / "__init__.py", ROOT / "gpe" / "_build.py")
@@ -56,7 +56,7 @@ def test_imports_go_downwards(file):
         ("gpe/data/x", "from gpe import models", "data imports models"),
         ("gpe/report/x", "from gpe.experiments import location", "report imports experiments"),
         ("gpe/report/x", "from gpe.data import load", "report imports data"),
-        ("gpe/experiments/x", "import gpe.report", "experiments imports report"),
+        ("gpe/report/x", "from gpe.readout import answer", "report imports readout"),
         ("gpe/new", "", "gpe.new: add it to LAYERS"),
         ("gpe/ops/x", "import gpe.new", "gpe.new: add it to LAYERS"),
     ),
@@ -79,6 +79,89 @@ def test_an_import_upwards_is_found(file, source, complaint):
 )
 def test_an_import_downwards_is_fine(file, source):
     assert violations(tuple(file.split("/")), source) == []
+
+
+EXPERIMENT_FILES = [
+    file.relative_to(ROOT / "gpe" / "experiments")
+    for file in FILES
+    if file.parent.parent == ROOT / "gpe" / "experiments"
+]
+
+
+@pytest.mark.parametrize("file", EXPERIMENT_FILES, ids=str)
+def test_configurations_and_reports_of_experiments_run_nothing(file):
+    """A report imports what draws, records and its own configuration; never a run."""
+    if file.stem in ("run", "__init__") or runs_something(file):
+        return
+    parts = ("gpe", "experiments", *file.with_suffix("").parts)
+    source = (ROOT / "gpe" / "experiments" / file).read_text()
+    allowed = CONFIGS if file.stem == "config" else REPORTS
+    own = {each.stem for each in EXPERIMENT_FILES if each.parent == file.parent}
+    for line, name in full_names(parts, source):
+        of = name.split(".")
+        if of[:2] == ["gpe", "experiments"] and len(of) > 2:
+            folder = (ROOT / "gpe" / "experiments" / of[2]).is_dir()
+            key = f"*.{of[3]}" if folder and len(of) > 3 else of[2]
+            ours = folder and of[2] == file.parent.name and len(of) > 3 and of[3] in own - {"run"}
+            assert ours or key in allowed, f"{file}:{line} imports {name}"
+        elif of[0] == "gpe":
+            known = {"choices", "errors", "experiments", "records", "report", "statistics"}
+            assert of[1] in known, f"{file}:{line} imports {name}"
+        if file.stem == "config":
+            assert of[0] != "torch" and of[:2] != ["gpe", "report"], f"{file}:{line} imports {name}"
+
+
+def runs_something(file):
+    """Whether a module belongs to a run: it imports networks, data or kernels, or is run's own."""
+    source = (ROOT / "gpe" / "experiments" / file).read_text()
+    parts = ("gpe", "experiments", *file.with_suffix("").parts)
+    running = {"data", "models", "metrics", "ops", "ranking", "ablation", "readout", "augshift"}
+    return file.stem not in ("config", "report", "trials", "findings") and any(
+        module in running for _, module in imported(parts, source)
+    )
+
+
+def test_no_import_goes_in_a_circle():
+    """Whatever is imported when a module is; what functions import later is no circle."""
+    modules = {module_name(file): file for file in [*FILES, ROOT / "gpe" / "__init__.py"]}
+    later = {
+        name: {
+            found
+            for _, full in full_names(tuple(name.split(".")), file.read_text(), functions=False)
+            for found in [full if full in modules else full.rpartition(".")[0]]
+            if found in modules and found not in (name, "gpe")
+        }
+        for name, file in modules.items()
+    }
+    while leaves := {name for name, names in later.items() if not names & later.keys()}:
+        later = {name: names for name, names in later.items() if name not in leaves}
+    assert later == {}
+
+
+def module_name(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("folder", EXPERIMENTS)
+def test_configurations_and_help_need_no_torch(folder):
+    """Help appears at once."""
+    code = f"""
+import sys
+from importlib import import_module
+import gpe.cli
+config = import_module("gpe.experiments.{folder}.config")
+assert "torch" not in sys.modules
+for command in config.COMMANDS:
+    try:
+        gpe.cli.app([*command.name.split(), "--help"], standalone_mode=False)
+    except SystemExit as ended:
+        assert not ended.code
+    assert "torch" not in sys.modules, command.name
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--help" in done.stdout
 
 
 def test_import_gpe_leaves_torch_alone():
@@ -115,17 +198,28 @@ def violations(parts: tuple[str, ...], source: str) -> list[str]:
 
 def imported(parts: tuple[str, ...], source: str) -> list[tuple[int, str]]:
     """(line, module of gpe) of each import in a file, those inside functions included."""
+    found = [(line, top_module(name)) for line, name in full_names(parts, source)]
+    return [(line, module) for line, module in found if module]
+
+
+def full_names(
+    parts: tuple[str, ...], source: str, *, functions: bool = True
+) -> list[tuple[int, str]]:
+    """(line, full name) of all that a file imports; on request not what its functions do."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    todo: list[ast.AST] = [ast.parse(source)]
+    while todo:
+        node = todo.pop(0)
+        typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not functions and (isinstance(node, ast.FunctionDef | ast.Lambda) or typing):
+            continue
+        todo += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             package = ".".join(parts[: -node.level]) if node.level else ""
             base = ".".join(filter(None, (package, node.module)))
-            names = [f"{base}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found += [(node.lineno, top_module(name)) for name in names if top_module(name)]
+            found += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
     return found
 
 

@@ -120,8 +120,9 @@ def test_table_1_fits_into_80_columns(task, tmp_path):
     assert text.count("100.0 (100.0)") == 3 * 2 * 3 and "…" not in text
     networks = ["GAPNet", "PermuteNet", "PermuteNet, fixed shuffle"]
     paddings = ("zeros", "reflect", "replicate")
-    names = [[f"padding {padding}", *networks] for padding in paddings]
-    assert [row[0] for row in found] == [each for row in names for each in row]
+    assert [row[0] for row in found] == [
+        name for padding in paddings for name in (f"padding {padding}", *networks)
+    ]
 
 
 def test_names_with_brackets_are_printed_as_they_are(tmp_path):

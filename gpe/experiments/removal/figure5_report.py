@@ -70,7 +70,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
             Heading(f"Figure 5: {title}"),
             Note(
                 f"{recipe([trial], _RECIPE)}. N of the {trial.channels} channels removed; under "
-                "each picture N, and the pixel accuracy."
+                "each picture N, and the pixel accuracy, of labelled pixels."
             ),
             *_pictures(trial),
             _table(title, trial),
@@ -170,12 +170,13 @@ def _pictures(trial: Trial) -> list[Block]:
         for place, ranking in enumerate(trial.accuracy):
             predictions = sample[ranking]
             present |= set(np.unique(predictions).tolist())
-            first = _image(name, sample) if place == 0 else _labels(name, sample, colours)
+            kind = mode_of(ranking).kind
+            first = [_image(name, sample), _labels(name, sample, colours)][place : place + 1]
             shown = [
-                _prediction(sample["labels"], predictions[number], colours, removed)
+                _prediction(sample["labels"], predictions[number], colours, f"{removed} {kind}")
                 for number, removed in enumerate(trial.counts)
             ]
-            rows.append((f"Without {mode_of(ranking).kind} channels", [first, *shown]))
+            rows.append((f"Without {kind} channels", [*(first or [None]), *shown]))
         if len(trial.accuracy) == 1:
             rows.append(("", [_labels(name, sample, colours)]))
         present |= set(np.unique(sample["labels"]).tolist())
@@ -199,11 +200,11 @@ def _labels(name: str, sample: dict[str, np.ndarray], colours: np.ndarray) -> Pi
 
 
 def _prediction(
-    labels: np.ndarray, predictions: np.ndarray, colours: np.ndarray, removed: int
+    labels: np.ndarray, predictions: np.ndarray, colours: np.ndarray, removed: str
 ) -> Picture:
     counted = labels != _IGNORED
     # What is to be ignored is black in both, so that they can be compared.
     source = png(colours[np.where(counted, predictions, _IGNORED)], blend=False)
     correct = percent(100 * float((predictions == labels)[counted].mean())) if counted.any() else ""
     alt = f"predictions without {removed} channels"
-    return Picture(source, alt, bold=correct, text=f"{removed or 'none'} removed")
+    return Picture(source, alt, bold=correct, text=f"{removed.partition(' ')[0]} removed")

@@ -187,7 +187,7 @@ def of_one(trial: Trial) -> list[str]:
             one, other = (mode_of(name).label for name in pair.names)
             found.append(
                 f"{one} and {other}: Spearman correlation {signed(pair.rho, 2)}, "
-                f"{pair.shared} of the first {trial.head} channels in both "
+                f"{pair.shared} of the first {count(trial.head, 'channel')} in both "
                 f"({_expected(trial):.1f} by chance)."
             )
     return found

@@ -45,6 +45,14 @@ def test_the_paper_preset_is_the_usual_recipe_of_each_kind_of_images():
         assert {name: getattr(chosen, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("images", ["small", "large"])
+def test_the_paper_preset_is_equation_1_as_it_stands(images):
+    """Plain MSE of two crops of every image, whatever they cost; λ, which it lacks, is ours."""
+    paper, quick = (config(preset, images=images) for preset in ("paper", "quick"))
+    assert (paper.equal_compute, paper.relative, paper.weight) == (False, False, 10.0)
+    assert (quick.equal_compute, quick.relative, quick.weight) == (True, True, 1.0)
+
+
 def test_a_folder_s_images_are_small_unless_they_are_said_to_be_large():
     assert config(data="somewhere").resize_size is None
     assert config(data="somewhere", images="large").resize_size == 256

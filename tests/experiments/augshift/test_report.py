@@ -141,6 +141,21 @@ def test_each_data_set_network_preset_and_split_has_a_table_of_its_own(tmp_path)
     ]
 
 
+@pytest.mark.parametrize("preset", ["paper", "quick"])
+def test_a_table_says_what_is_ours_and_what_the_paper_s(preset, tmp_path):
+    paper = preset == "paper"
+    augshift_run(tmp_path, preset=preset, relative=not paper, equal_compute=not paper)
+    text = " ".join(report(tmp_path).split())
+    assert ("The paper states neither λ nor the crops: these are ours." in text) == paper
+    for said in (
+        "These quick runs are not the paper&#39;s training",
+        "The loss is relative to the variance of the latents; the paper&#39;s is not.",
+        "Rows with two crops an image see half as many images",
+    ):
+        assert (said in text) == (not paper)
+    assert f"compute ×{2 if paper else 1}, 1 seed" in text
+
+
 # What the runs show
 
 

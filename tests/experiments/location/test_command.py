@@ -129,6 +129,7 @@ def test_the_table_shows_what_was_measured_beside_the_paper_s(call):
         ("--grid 2,0", "grid_size: expected at least 1, got 0"),
         ("--padding same", "padding_mode: expected one of zeros, reflect, replicate, circular, "),
         ("--network permutenet --permutation none", "permutation: expected one of random, fixed, "),
+        ("--permutation fixed", "permutation: expected none without --network permutenet, got one"),
         ("--data absent/path", "data: there is no absent/path; expected digits, cifar10, "),
         ("--data cifar10", "data: no intact cifar10 in data/cifar-10-batches-py; add --download"),
         ("--preset fast", "preset: expected one of quick, paper, got 'fast'"),

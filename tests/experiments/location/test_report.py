@@ -289,7 +289,7 @@ def test_a_damaged_location_record_is_named_and_the_old_report_stays(tmp_path):
 
 def test_bad_arguments_are_refused(tmp_path):
     location_run(tmp_path / "a")
-    with pytest.raises(InputError, match="directories: expected at least one run"):
+    with pytest.raises(InputError, match="runs: no record"):
         write_report([], tmp_path / "report.html")
     with pytest.raises(InputError, match="path: expected a file"):
         write_report([tmp_path / "a"], tmp_path)

@@ -119,6 +119,7 @@ def test_every_option_reaches_the_score(call, tmp_path):
         ("train --size 32", "size: expected 2 values, got 1: 32"),
         ("train --size 16,64", "size: expected at least 32×32 pixels, got 16×64"),
         ("train --crop a,b", "crop: expected whole numbers separated by commas, got 'a,b'"),
+        ("train --scales 0.5,2", "scales: expected none without a crop, got (0.5, 2.0)"),
         ("train --workers -1", "workers: expected at least 0, got -1"),
         ("train --weights absent.pth --width 64", "weights: there is no absent.pth"),
         ("train --device tpu", "device: expected cpu, cuda or cuda:N, got 'tpu'"),

@@ -99,6 +99,20 @@ def test_splits_and_datasets_are_tables_of_their_own(tmp_path):
     assert sum(kind == "h2" and "camvid, val, 20 images" in text for kind, text in page.texts) == 1
 
 
+def test_a_region_without_a_labelled_pixel_has_no_number(tmp_path):
+    segment_run(tmp_path / "a", miou=(71.23, None, 65.5, 62.0))
+    record = Record.load(tmp_path / "a")
+    record.result |= {"pixel_accuracy": None}
+    record.result["iou"]["left"] = [None] * 3
+    record.save(tmp_path / "a")
+    page = Page(report(tmp_path))
+    assert page.row("DeepLabv3-ResNet-18, width 16") == ["71.2", "-", "65.5", "62.0", "-"]
+    assert page.tables[1][2] == ["road", "90.0", "-", "92.0", "93.0"]
+    console = Console(file=io.StringIO(), width=80)
+    print_tables([tmp_path / "a"], console)
+    assert "nan" not in console.file.getvalue().lower()
+
+
 def test_runs_of_one_label_are_told_apart(tmp_path):
     segment_run(tmp_path / "a", epochs=4)
     segment_run(tmp_path / "b", epochs=9)
