@@ -145,7 +145,7 @@ def test_demo_trains_six_networks_and_says_what_was_shown(call, tmp_path, monkey
     assert "runs/demo/report.html" in shown
     figures = {record.experiment for record in records} - {"location", "augshift"}
     assert figures == {"segment", "figure4", "figure5"}
-    assert call("demo")[2].count("finished before") == 6
+    assert call("demo")[2].count("finished before") == 8
 
 
 @pytest.mark.parametrize(

@@ -244,13 +244,12 @@ def test_no_option_has_gone(name):
 
 def fields_of_all():
     for command in COMMANDS:
-        classes = {command.config, command.extra, Places} - {None}
-        for cls in classes:
+        for cls in filter(None, (command.config, command.extra, Places)):
             for one in fields(cls):
                 yield pytest.param(cls, one, id=f"{command.name} {one.name}")
 
 
-@pytest.mark.parametrize(("cls", "one"), fields_of_all())
+@pytest.mark.parametrize(("cls", "one"), [*fields_of_all()])
 def test_help_is_a_whole_phrase(cls, one):
     """It begins with a capital, or is a list of what may be said; it has no full stop."""
     said = option_of(one)

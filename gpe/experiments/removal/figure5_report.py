@@ -171,12 +171,13 @@ def _pictures(trial: Trial) -> list[Block]:
             predictions = sample[ranking]
             present |= set(np.unique(predictions).tolist())
             kind = mode_of(ranking).kind
-            first = [_image(name, sample), _labels(name, sample, colours)][place : place + 1]
+            before = (_image(name, sample), _labels(name, sample, colours))
+            first = before[place] if place < len(before) else None
             shown = [
                 _prediction(sample["labels"], predictions[number], colours, f"{removed} {kind}")
                 for number, removed in enumerate(trial.counts)
             ]
-            rows.append((f"Without {kind} channels", [*(first or [None]), *shown]))
+            rows.append((f"Without {kind} channels", [first, *shown]))
         if len(trial.accuracy) == 1:
             rows.append(("", [_labels(name, sample, colours)]))
         present |= set(np.unique(sample["labels"]).tolist())
