@@ -3,16 +3,10 @@
 import json
 
 import pytest
-import torch
 
 from gpe.errors import InputError
 from gpe.experiments.decode.config import DecodeConfig
 from gpe.experiments.decode.run import run as run_all
-from gpe.experiments.location.run import build
-from gpe.experiments.runs import CHECKPOINT
-from gpe.experiments.trained import open_trained
-from gpe.models import GAPNet, deeplabv3, resnet18
-from gpe.models.pretrained import open_model
 from gpe.records import Record, load_arrays
 from tests.experiments import tiny, tiny_segments
 from tests.experiments.location.test_run import config as location_config
@@ -122,57 +116,13 @@ def test_seeds_and_weights_have_directories_of_their_own(tmp_path):
     assert len(names) == 4
 
 
-# Networks
-
-
-def same(a, b):
-    a, b = a.state_dict(), b.state_dict()
-    tensors = [name for name in a if isinstance(a[name], torch.Tensor)]
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in tensors)
-
-
-def test_a_location_run_is_opened_with_its_weights_or_with_none(located):
-    frozen, control = (open_trained(str(located), weights) for weights in ("pretrained", "random"))
-    state = torch.load(located / CHECKPOINT, weights_only=True)["trial"]["model"]
-    assert isinstance(frozen.model, GAPNet) and not frozen.model.training
-    assert all(torch.equal(frozen.model.state_dict()[name], state[name]) for name in state)
-    untrained = build(location_config(grid_size=3, image_size=12, width=8), 9)
-    assert same(control.model, untrained)
-    assert not same(control.model, open_trained(str(located), "random", seed=1).model)
-
-
-def test_runs_of_augshift_and_segment_are_opened_too(tmp_path):
+def test_runs_of_augshift_and_segment_are_read_too(tmp_path):
     (classifier,), _ = tiny.train(tmp_path, tiny.config(epochs=1))
     (segmenter,), _ = tiny_segments.train(tmp_path, tiny_segments.config(epochs=1))
-    for directory, task in ((classifier, "classification"), (segmenter, "segmentation")):
-        frozen = open_trained(str(directory))
-        assert (frozen.task, frozen.inside) == (task, "backbone")
-        state = torch.load(directory / CHECKPOINT, weights_only=True)["trial"]["model"]
-        weights = frozen.model.state_dict()
-        assert all(torch.equal(weights[name], state[name]) for name in state)
-        control = open_trained(str(directory), "random")
-        assert not same(control.model, frozen.model) and not control.model.training
-        assert (control.mean, control.std) == (frozen.mean, frozen.std)
+    for directory in (classifier, segmenter):
         options = {"model": str(directory), "weights": "pretrained", "image_size": 32}
         (found,) = run([config(**options)], tmp_path / "out")
         assert Record.load(found).result["rows"][-1]["layer"] == "backbone.layer4"
-
-
-def test_files_of_location_and_segmentation_networks_are_told_apart(tmp_path):
-    net = GAPNet(resnet18(width=4), 9)
-    weights = net.backbone.state_dict() | net.classifier.state_dict(prefix="pre_classifier.")
-    torch.save({"net": weights, "acc": 99.0, "epoch": 3}, tmp_path / "gapnet.pth")
-    frozen = open_trained(str(tmp_path / "gapnet.pth"))
-    assert frozen.task == "location" and isinstance(frozen.model, GAPNet)
-    torch.save(deeplabv3("resnet18", 3, width=4).state_dict(), tmp_path / "deeplab.pth")
-    assert open_trained(str(tmp_path / "deeplab.pth")).task == "segmentation"
-
-
-def test_a_library_s_network_wants_its_own_mean_and_std():
-    frozen, opened = open_trained("resnet18", "random"), open_model("resnet18", weights="random")
-    assert (frozen.mean, frozen.std, frozen.name) == (opened.mean, opened.std, opened.name)
-    assert same(frozen.model, open_trained("resnet18", "random").model)
-    assert not same(frozen.model, open_trained("resnet18", "random", seed=1).model)
 
 
 # Refusals
@@ -194,26 +144,3 @@ def test_a_folder_with_fewer_images_than_cells_is_refused(tmp_path, image_tree):
 def test_a_size_that_the_network_refuses_is_told(tmp_path):
     with pytest.raises(InputError, match="image_size: expected cells that make canvases of a size"):
         run([config(image_size=4)], tmp_path)
-
-
-@pytest.mark.parametrize("weights", ["random", "other.pth"])
-def test_a_file_has_its_own_weights(tmp_path, weights):
-    (tmp_path / "net.pth").write_bytes(b"")
-    with pytest.raises(InputError, match="weights: expected pretrained"):
-        open_trained(str(tmp_path / "net.pth"), weights)
-
-
-def test_what_is_no_checkpoint_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"model: there is no .*checkpoint\.pt"):
-        open_trained(str(tmp_path))
-    (tmp_path / "net.pth").write_bytes(b"no network")
-    with pytest.raises(InputError, match="to hold a location or segmentation network, got neither"):
-        open_trained(str(tmp_path / "net.pth"))
-
-
-@pytest.mark.parametrize("weights", ["pretrained", "random"])
-def test_a_run_that_does_not_say_what_it_was_trained_on_is_told(weights, tmp_path):
-    state = {"config": vars(tiny.config()), "trial": {"model": {}}}
-    torch.save(state, tmp_path / CHECKPOINT)
-    with pytest.raises(InputError, match=r"model: expected .*, got KeyError: 'images'"):
-        open_trained(str(tmp_path), weights)
