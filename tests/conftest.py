@@ -13,6 +13,7 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from gpe.ops import backend
+from tests.cuda_on_cpu import emulator
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -41,6 +42,9 @@ def _served() -> list[tuple[str, str]]:
 
 
 SERVED = _served()
+# The CUDA kernels on CPU tensors, where there is no GPU to run them.
+if DEVICES == ["cpu"] and ("cpu", "compiled") in SERVED:
+    SERVED += [("cpu", name) for name in emulator.NAMES]
 WITHOUT_TRITON = [(device, name) for device, name in SERVED if name != "triton"]
 
 
@@ -51,9 +55,29 @@ def served(request, monkeypatch) -> str:
     An op without a Triton kernel parametrises it with ``WITHOUT_TRITON``, indirectly.
     """
     device, name = request.param
+    if name in emulator.NAMES:
+        request.getfixturevalue("emulated")
+        emulator.set_order(emulator.NAMES[name])
+        monkeypatch.setattr(torch.ops, "gpe", torch.ops.gpe_emulated)
+        name = "compiled"
     monkeypatch.setenv("GPE_BACKEND", name)
     torch.compiler.reset()  # or a function compiled with another one would serve again
     return device
+
+
+@pytest.fixture
+def emulated() -> None:
+    """The CUDA kernels on CPU tensors, as ``torch.ops.gpe_emulated``."""
+    if reason := emulator.why_not():
+        pytest.skip(reason)
+    emulator.load()
+    emulator.set_order("forward")
+
+
+@pytest.fixture
+def asserts(served) -> bool:
+    """Whether wrong numbers in a tensor end in a device-side assertion, as in CUDA kernels."""
+    return served == "cuda" or torch.ops.gpe.name == "gpe_emulated"
 
 
 @pytest.fixture
