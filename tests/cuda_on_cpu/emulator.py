@@ -73,7 +73,9 @@ def runtime_of_asan() -> list[str]:
     """What LD_PRELOAD must name; libstdc++ with it, since Python alone does not load it."""
     names = ("libasan.so", "libstdc++.so")
     return [
-        subprocess.run(["g++", f"-print-file-name={n}"], capture_output=True, text=True).stdout.strip()
+        subprocess.run(
+            ["g++", f"-print-file-name={n}"], capture_output=True, text=True
+        ).stdout.strip()
         for n in names
     ]
 
@@ -106,14 +108,15 @@ def build(
         name = str(path.relative_to(path.parents[path.parent.name == "cuda"]))
         sources[name] = f'#line 1 "{name}"\n' + translated(change(name, path.read_text()))
     schemas = (ROOT / "csrc" / "ops.cpp").read_text()
-    schemas = re.search(r"^TORCH_LIBRARY\(.*?^}\n", schemas, re.DOTALL | re.MULTILINE).group()
-    includes = "".join(f'#include "cuda/{kernel}.cu"\n' for kernel in kernels)
-    sources["kernels.cpp"] = f'#include "cuda_on_cpu.h"\n#include <torch/library.h>\n{schemas}{includes}{translated(more)}'
+    schemas = re.search(r"^TORCH_LIBRARY\(.*?^}$", schemas, re.DOTALL | re.MULTILINE).group()
+    includes = (f'#include "{name}"' for name in ("cuda_on_cpu.h", "torch/library.h"))
+    kernels_used = (f'#include "cuda/{kernel}.cu"' for kernel in kernels)
+    sources["kernels.cpp"] = "\n".join((*includes, schemas, *kernels_used, translated(more)))
     sources["scheduler.cpp"] = (HERE / "scheduler.cpp").read_text()
     if "gap_mse" in kernels:
         sources["gap_mse.cpp"] = (ROOT / "csrc" / "gap_mse.cpp").read_text()
     for name, text in sources.items():
-        text = text.replace("TORCH_LIBRARY_IMPL(gpe, CUDA,", f"TORCH_LIBRARY_IMPL({namespace}, CPU,")
+        text = re.sub(r"(TORCH_LIBRARY_IMPL)\(gpe, CUDA,", rf"\1({namespace}, CPU,", text)
         text = re.sub(r"(TORCH_LIBRARY\w*\()gpe,", rf"\1{namespace},", text)
         sources[name] = text.replace('"gpe::', f'"{namespace}::')
     return compiled(sources, flags)
