@@ -91,9 +91,10 @@ __global__ void __launch_bounds__(kThreads)
   using A = Accumulate<T>;
   A best = 0;
   Winner winner = 0;
-  Count wrong = 0;
-  for (int64_t k = 0; k < logits.classes; ++k) {
-    const A value = static_cast<A>(values[k * logits.class_stride]);
+  int wrong = 0;
+  const int classes = static_cast<int>(logits.classes);
+  for (int k = 0; k < classes; ++k, values += logits.class_stride) {
+    const A value = static_cast<A>(*values);
     if (k == 0 || value > best) {
       best = value;
       winner = k;
@@ -101,7 +102,7 @@ __global__ void __launch_bounds__(kThreads)
     wrong += !isfinite(value);
   }
   winners[pixel] = winner;
-  if (wrong > 0) atomicAdd(not_finite, wrong);
+  if (wrong > 0) atomicAdd(not_finite, Count(wrong));
 }
 
 // Predicts a pixel from logits.
@@ -209,7 +210,7 @@ __global__ void __launch_bounds__(kThreads) count_tile(Arguments<Predict> argume
   extern __shared__ unsigned int table[];
   const Regions& regions = arguments.regions;
   const int64_t size = arguments.table_size();
-  const int64_t image = blockIdx.x / arguments.column_tiles;
+  const int image = blockIdx.x / arguments.column_tiles;
   int left, right, top, bottom;
   find_tile(regions.lefts, blockIdx.x % arguments.column_tiles, kTileColumns, &left, &right);
   find_tile(regions.tops, blockIdx.y, kTileRows, &top, &bottom);
