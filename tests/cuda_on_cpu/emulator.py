@@ -33,7 +33,7 @@ FLAGS += ("-fvisibility=hidden", "-w")
 ASAN = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g1")
 
 ORDERS = {"forward": (0, 0), "reversed": (1, 0)}
-ORDERS |= {f"random{seed}": (2, seed) for seed in range(1, 9)}
+ORDERS |= {f"random{seed}": (2, seed) for seed in (1, 2, 3)}
 # Names of implementations to test, with the orders in which they run.
 EVERYTHING = os.environ.get("GPE_EMULATOR") == "all"
 NAMES = {"emulated": "forward"}
@@ -138,7 +138,7 @@ def compiled(sources: dict[str, str], flags: tuple[str, ...]) -> Path:
         torch_at = Path(torch.__file__).parent
         includes = ["-I."]
         for part in ("include", "include/torch/csrc/api/include"):
-            includes += ["-isystem", torch_at / part]
+            includes += ["-isystem", str(torch_at / part)]
         running = [
             subprocess.Popen(
                 ["g++", *FLAGS, *flags, *includes, "-c", name, "-o", name + ".o"],
@@ -153,7 +153,7 @@ def compiled(sources: dict[str, str], flags: tuple[str, ...]) -> Path:
         if any(process.returncode for process in running):
             raise RuntimeError(f"g++ in {folder}:\n{said[:4000]}")
         objects = [f"{name}.o" for name in sources if name.endswith(".cpp")]
-        links = ["-L", torch_at / "lib", "-ltorch_cpu", "-ltorch", "-lc10"]
+        links = ["-L", str(torch_at / "lib"), "-ltorch_cpu", "-ltorch", "-lc10"]
         linked = ["g++", "-shared", *flags, *objects, *links, "-o", "linked.so"]
         subprocess.run(linked, cwd=folder, check=True)
         os.replace(folder / "linked.so", library)
@@ -214,7 +214,7 @@ def _begin_of_name(text: str, end: int) -> int:
     while text[begin - 1] == ">" or depth:
         begin -= 1
         depth += (text[begin] == ">") - (text[begin] == "<")
-    return begin - len(re.search(r"\w+$", text[:begin]).group())
+    return re.search(r"\w+$", text[:begin]).start()
 
 
 def _closing(text: str, begin: int) -> int:
