@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint sanitize gpu-check clean
+.PHONY: help install demo test emulator-asan bench lint sanitize gpu-check clean
 
 PYTHON ?= python3
 OUT ?= build/gpu-check
@@ -20,7 +20,7 @@ DOWNLOADS := sed -un '/^ *Downloading/p'
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile \
-	  | while IFS='|' read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+	  | while IFS='|' read -r name text; do printf 'make %-13s %s\n' "$$name" "$$text"; done
 
 install: $(GPE) ## make .venv and build gpe into it
 
@@ -29,6 +29,11 @@ demo: $(GPE) ## show what gpe is about in five minutes, and write a report
 
 test: $(GPE) ## run all tests, in two processes
 	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist worksteal
+
+emulator-asan: $(GPE) ## run the op tests on the emulated CUDA kernels under the address sanitizer
+	@LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest \
+	  -k "emulated or test_orders" tests/ops tests/cuda_on_cpu
 
 bench: $(GPE) ## time the kernels beside their rivals
 	@$(VENV)/bin/python -m benches

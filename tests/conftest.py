@@ -14,6 +14,7 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from gpe.ops import backend
+from tests.cuda_on_cpu import emulator
 
 # Real data, if somebody says where it lies; tests that need it are skipped where it does not.
 SHARED_DATA = Path(os.environ.get("GPE_TEST_DATA", os.devnull))
@@ -43,6 +44,9 @@ def _served() -> list[tuple[str, str]]:
 
 
 SERVED = _served()
+# The CUDA kernels on CPU tensors, where there is no GPU to run them.
+if DEVICES == ["cpu"] and ("cpu", "compiled") in SERVED:
+    SERVED += [("cpu", name) for name in emulator.NAMES]
 WITHOUT_TRITON = [(device, name) for device, name in SERVED if name != "triton"]
 
 
@@ -53,9 +57,29 @@ def served(request, monkeypatch) -> str:
     An op without a Triton kernel parametrises it with ``WITHOUT_TRITON``, indirectly.
     """
     device, name = request.param
+    if name in emulator.NAMES:
+        request.getfixturevalue("emulated")
+        emulator.set_order(emulator.NAMES[name])
+        monkeypatch.setattr(torch.ops, "gpe", torch.ops.gpe_emulated)
+        name = "compiled"
     monkeypatch.setenv("GPE_BACKEND", name)
     torch.compiler.reset()  # or a function compiled with another one would serve again
     return device
+
+
+@pytest.fixture
+def emulated() -> None:
+    """The CUDA kernels on CPU tensors, as ``torch.ops.gpe_emulated``."""
+    if reason := emulator.why_not():
+        pytest.skip(reason)
+    emulator.load()
+    emulator.set_order("forward")
+
+
+@pytest.fixture
+def asserts(served) -> bool:
+    """Whether wrong numbers in a tensor end in a device-side assertion, as in CUDA kernels."""
+    return served == "cuda" or torch.ops.gpe.name == "gpe_emulated"
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ struct Arguments {
 };
 
 // A block writes kRowsPerBlock rows of a plane.
-template <int kSize, typename Out>
+// kChannels lie side by side in a row; 0: as many as there are.
+template <int kSize, int kChannels, typename Out>
 __global__ void __launch_bounds__(kThreads) write_crops(Arguments<Out> arguments) {
   const Crops& crops = arguments.crops;
   const Strides& strides = arguments.strides;
@@ -33,10 +34,12 @@ __global__ void __launch_bounds__(kThreads) write_crops(Arguments<Out> arguments
   CUDA_KERNEL_ASSERT(crops.inside(top, left) &&
                      "gpe.dual_crop: offsets must leave a crop inside the padded image");
   const bool flip = arguments.flips[crop];
-  const uint8_t* image = arguments.images + crop % crops.images * strides.image;
+  const uint8_t* image = arguments.images + crop % crops.images * strides.image +
+                         plane_channel * strides.channel;
+  const auto *scale = arguments.scale + plane_channel, *shift = arguments.shift + plane_channel;
   Out* out = arguments.out + plane * crops.plane_size();
   // A row fits an int (checked on the host), whose divisions are cheaper.
-  const int channels = static_cast<int>(crops.channels_in_row());
+  const int channels = kChannels > 0 ? kChannels : static_cast<int>(crops.channels_in_row());
   const int row_size = static_cast<int>(crops.row_size());
   const int first = blockIdx.y * kRowsPerBlock;
   const int end = static_cast<int>(min(crops.rows.crop, int64_t{first} + kRowsPerBlock));
@@ -44,20 +47,25 @@ __global__ void __launch_bounds__(kThreads) write_crops(Arguments<Out> arguments
   for (int y = first + threadIdx.y; y < end; y += blockDim.y) {
     const int64_t row = crops.rows.source(top + y, crops.mode);
     for (int64_t x = threadIdx.x * kSize; x < row_size; x += blockDim.x * kSize) {
-      Vector<Out, kSize> vector;
+      uint8_t pixels[kSize];
+      int channel[kSize];  // beyond the first of the plane
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) {
+      for (int i = 0; i < kSize; ++i) {  // no branch around a load: they go out together
         const int element = static_cast<int>(x) + i;
-        const int64_t channel = plane_channel + element % channels;
-        const int64_t position = element / channels;
+        const int position = element / channels;
+        channel[i] = element - position * channels;
         const int64_t column = crops.columns.source(
             left + (flip ? crops.columns.crop - 1 - position : position), crops.mode);
-        uint8_t pixel = 0;
-        if (row >= 0 && column >= 0)
-          pixel = image[channel * strides.channel + row * strides.row + column * strides.column];
-        vector.values[i] =
-            normalise<Out>(pixel, arguments.scale[channel], arguments.shift[channel]);
+        const bool inside = row >= 0 && column >= 0;
+        const int64_t at =
+            channel[i] * strides.channel + row * strides.row + column * strides.column;
+        pixels[i] = image[inside ? at : 0];
+        if (!inside) pixels[i] = 0;
       }
+      Vector<Out, kSize> vector;
+#pragma unroll
+      for (int i = 0; i < kSize; ++i)
+        vector.values[i] = normalise<Out>(pixels[i], scale[channel[i]], shift[channel[i]]);
       *reinterpret_cast<Vector<Out, kSize>*>(out + y * crops.row_size() + x) = vector;
     }
   }
@@ -68,7 +76,12 @@ void launch(const Arguments<Out>& arguments, int64_t planes) {
   const Crops& crops = arguments.crops;
   const dim3 blocks = blocks_for_planes(planes, crops.rows.crop);
   const dim3 threads = threads_for_row(crops.row_size() / kSize);
-  write_crops<kSize><<<blocks, threads, 0, c10::cuda::getCurrentCUDAStream()>>>(arguments);
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  switch (crops.channels_in_row()) {  // known ones need no division
+    case 1: write_crops<kSize, 1><<<blocks, threads, 0, stream>>>(arguments); break;
+    case 3: write_crops<kSize, 3><<<blocks, threads, 0, stream>>>(arguments); break;
+    default: write_crops<kSize, 0><<<blocks, threads, 0, stream>>>(arguments);
+  }
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

@@ -43,18 +43,18 @@ __device__ void write(const Arguments<In, Out>& arguments, int64_t plane,
     const In* in = arguments.images + image * strides.image + (y - patch.top) * strides.row;
     const bool row_in_patch = patch.top <= y && y < patch.bottom;
     for (int64_t x = region.left + threadIdx.x * kSize; x < region.right; x += blockDim.x * kSize) {
+      const bool inside = row_in_patch && patch.left <= x && x < patch.right;
       Vector<Out, kSize> vector;
 #pragma unroll
       for (int i = 0; i < kSize; ++i) {
         vector.values[i] = Out(0);
-        if (row_in_patch && patch.left <= x && x < patch.right) {
-          const int element = static_cast<int>(x - patch.left) + i;
-          const int64_t channel = plane_channel + element % channels_in_row;
-          const int64_t column = element / channels_in_row;
-          const In pixel = in[channel * strides.channel + column * strides.column];
-          vector.values[i] =
-              normalise<Out>(pixel, arguments.scale[channel], arguments.shift[channel]);
-        }
+        if (!inside) continue;
+        const int element = static_cast<int>(x - patch.left) + i;
+        const int column = element / channels_in_row;
+        const int64_t channel = plane_channel + (element - column * channels_in_row);
+        const In pixel = in[channel * strides.channel + column * strides.column];
+        vector.values[i] =
+            normalise<Out>(pixel, arguments.scale[channel], arguments.shift[channel]);
       }
       *reinterpret_cast<Vector<Out, kSize>*>(row + x) = vector;
     }

@@ -1,6 +1,7 @@
 #include "../region_confusion.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -90,9 +91,10 @@ __global__ void __launch_bounds__(kThreads)
   using A = Accumulate<T>;
   A best = 0;
   Winner winner = 0;
-  Count wrong = 0;
-  for (int64_t k = 0; k < logits.classes; ++k) {
-    const A value = static_cast<A>(values[k * logits.class_stride]);
+  int wrong = 0;
+  const int classes = static_cast<int>(logits.classes);
+  for (int k = 0; k < classes; ++k, values += logits.class_stride) {
+    const A value = static_cast<A>(*values);
     if (k == 0 || value > best) {
       best = value;
       winner = k;
@@ -100,7 +102,7 @@ __global__ void __launch_bounds__(kThreads)
     wrong += !isfinite(value);
   }
   winners[pixel] = winner;
-  if (wrong > 0) atomicAdd(not_finite, wrong);
+  if (wrong > 0) atomicAdd(not_finite, Count(wrong));
 }
 
 // Predicts a pixel from logits.
@@ -186,8 +188,20 @@ struct Arguments {
   Codes codes;
   int column_tiles;
   Count *confusion, *wrong;  // confusion of the first region of this launch
+  bool* told;  // [N,H,W]: wrong pixels that an earlier launch counted; null where there is but one
+  int64_t height, width;
 
   __device__ int64_t table_size() const { return codes.classes * codes.classes; }
+
+  // Counts a wrong label (0) or prediction (1).
+  __device__ void tell(int what, int64_t image, int64_t y, int64_t x) const {
+    if (told != nullptr) {
+      bool& before = told[(image * height + y) * width + x];
+      if (before) return;
+      before = true;
+    }
+    atomicAdd(wrong + what, Count(1));
+  }
 };
 
 // kPrivate: a block has a table in shared memory.
@@ -196,7 +210,7 @@ __global__ void __launch_bounds__(kThreads) count_tile(Arguments<Predict> argume
   extern __shared__ unsigned int table[];
   const Regions& regions = arguments.regions;
   const int64_t size = arguments.table_size();
-  const int64_t image = blockIdx.x / arguments.column_tiles;
+  const int image = blockIdx.x / arguments.column_tiles;
   int left, right, top, bottom;
   find_tile(regions.lefts, blockIdx.x % arguments.column_tiles, kTileColumns, &left, &right);
   find_tile(regions.tops, blockIdx.y, kTileRows, &top, &bottom);
@@ -222,12 +236,12 @@ __global__ void __launch_bounds__(kThreads) count_tile(Arguments<Predict> argume
       int64_t label = classes, prediction = 0;
       if (x < right) {
         label = arguments.codes(arguments.labels(image, y, x));
-        if (label > classes) atomicAdd(arguments.wrong, Count(1));
+        if (label > classes) arguments.tell(0, image, y, x);
       }
       if (label < classes) {
         prediction = arguments.predict(image, y, x);
         if (prediction < 0 || prediction >= classes) {
-          atomicAdd(arguments.wrong + 1, Count(1));
+          arguments.tell(1, image, y, x);
           label = classes;
         }
       }
@@ -255,6 +269,9 @@ void count_all(const Call& call, const Predict& predict) {
   Count* confusion = reinterpret_cast<Count*>(call.confusion.mutable_data_ptr<int64_t>());
   Count* wrong = reinterpret_cast<Count*>(call.wrong.mutable_data_ptr<int64_t>());
   const Codes codes = Codes::of_labels(call.classes, call.ignore_index);
+  at::Tensor told;
+  if (call.regions.size() > kMostRegions)
+    told = at::zeros(call.labels.sizes(), call.labels.options().dtype(at::kBool));
   for (size_t first = 0; first < call.regions.size(); first += kMostRegions) {
     const auto begin = call.regions.begin() + first;
     const Regions regions(
@@ -263,9 +280,10 @@ void count_all(const Call& call, const Predict& predict) {
     const int64_t rows = count_tiles(regions.tops, regions.row_borders, kTileRows);
     TORCH_CHECK_VALUE(rows <= UINT16_MAX && call.images() * columns <= INT32_MAX,
                       "labels: too many for one launch");
-    const Arguments<Predict> arguments = {regions, predict, Integers(call.labels), codes,
-                                          static_cast<int>(columns), confusion + first * size,
-                                          wrong};
+    const Arguments<Predict> arguments = {
+        regions, predict, Integers(call.labels), codes, static_cast<int>(columns),
+        confusion + first * size, wrong,
+        told.defined() ? told.mutable_data_ptr<bool>() : nullptr, call.height(), call.width()};
     static_assert(sizeof(arguments) <= 4096);
     const dim3 blocks(call.images() * columns, rows);
     const size_t bytes = size * sizeof(unsigned int);

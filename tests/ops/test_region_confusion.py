@@ -8,6 +8,7 @@ import torch
 from torch.library import opcheck
 
 import gpe
+from gpe.ops import backend
 from tests.conftest import WITHOUT_TRITON
 from tests.ops.conftest import (
     assert_same_bits,
@@ -443,6 +444,20 @@ def test_labels_that_are_no_class_are_named_and_counted(value, served):
             count(first, labels.to(torch.int16), [(2, 3, 12, 10), (7, 4, 8, 9)])
     # Where nobody counts, they may be anything.
     assert_right(logits, labels, [(8, 0, 12, 16), (0, 1, 1, 2)])
+
+
+@without_triton
+@pytest.mark.parametrize("predicted", (False, True))
+def test_a_wrong_pixel_counts_once_in_however_many_regions(predicted, served):
+    logits, labels = sample(device=served)
+    labels[1, 2, 3] = labels[0, 7, 4] = labels[1, 11, 15] = -1
+    first = labels.clamp(0, 4) if predicted else logits
+    if predicted:
+        first[0, 5, 6] = first[1, 6, 7] = 5
+        labels[:, 5:7, 6:8] = 2
+    regions = [side for top in range(9) for left in range(10) for side in (top, left, 12, left + 7)]
+    _, wrong = backend.implementation("region_confusion", served)(first, labels, regions, 5, 100)
+    assert wrong.tolist() == [3, 2 if predicted else 0, 0]
 
 
 @without_triton

@@ -36,12 +36,12 @@ def test_image_label_and_predictions_stand_in_the_order_of_the_figure(tmp_path):
     assert [title or name for title, name in in_order] == [
         "Without position-specific channels",
         "street_0",
-        "predictions without 0 channels",
-        "predictions without 2 channels",
+        "predictions without 0 position-specific channels",
+        "predictions without 2 position-specific channels",
         "Without random channels",
         "labels of street_0",
-        "predictions without 0 channels",
-        "predictions without 2 channels",
+        "predictions without 0 random channels",
+        "predictions without 2 random channels",
     ]
     assert np.array_equal(shown[0][1], arrays["image0"].transpose(1, 2, 0))
     ignored = arrays["labels0"] == 255
@@ -59,10 +59,10 @@ def test_captions_say_n_and_how_much_is_right(tmp_path):
     found = re.findall(r"<figcaption>(.*?)</figcaption>", report(tmp_path).replace("\u00a0", " "))
     assert found == [
         "image street_0",
-        "<b>100.0 %</b> none removed",
+        "<b>100.0 %</b> 0 removed",
         "<b>71.4 %</b> 2 removed",
         "labels",
-        "<b>100.0 %</b> none removed",
+        "<b>100.0 %</b> 0 removed",
         "<b>100.0 %</b> 2 removed",
     ]
 
