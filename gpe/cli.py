@@ -8,6 +8,7 @@ import codecs
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module, metadata
@@ -51,6 +52,7 @@ codecs.register_error(_PLAINLY, _plainly)
 
 def main() -> None:
     """Runs the command line; wrong input gets one line and exit code 2."""
+    warnings.showwarning = _warn
     # OpenMP's threads wait for each other by spinning; long spins cost much where other processes
     # want the cores. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -311,6 +313,17 @@ def _fail(message: str, code: int) -> None:
     if message:  # without any, Typer has printed the help instead
         typer.echo(f"gpe: {message}", err=True)
     sys.exit(code)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning for the user as one plain line; others say where in the code they are from."""
+    if issubclass(category, UserWarning):
+        typer.echo(f"gpe: {' '.join(str(message).split())}", err=True)
+    else:
+        _show(message, category, *_, **__)
+
+
+_show = warnings.showwarning
 
 
 if __name__ == "__main__":
