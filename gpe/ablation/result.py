@@ -29,8 +29,8 @@ class EngineRecord:
     Attributes:
         name: ``"incremental"``, ``"general"`` or ``"rerun"`` (the whole network for each variant).
         tolerance: largest difference of logits that is accepted, relative to the largest of them.
-        measured: that difference on images of the first batch; 0 for ``"rerun"``, which is the
-            plain way.
+        measured: that difference on an image of the first batch, from channels zeroed without
+            hooks and kernels of gpe; of ``"rerun"`` too.
         why: not a faster engine; empty where the fastest ran.
     """
 

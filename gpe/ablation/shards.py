@@ -28,10 +28,10 @@ def resumed(result: AblationResult, path: Path | None) -> AblationResult:
 
 def over_processes(result: AblationResult | None) -> AblationResult:
     """The sum over all processes; those that had no images give None."""
-    found = [result]
+    found: list[AblationResult | None] = [result]
     world = _place()[1]
     if world > 1:
-        found = [None] * world
+        found = [None] * world  # type: ignore[list-item]
         # Matrices and counts are integers: the sum is the same in any order.
         distributed.all_gather_object(found, result)
     total, *others = [one for one in found if one is not None] or [None]

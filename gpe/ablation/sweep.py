@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gpe.ablation.choice import EngineName, Engines
-from gpe.ablation.plan import Plan, Ranges, make_plan
+from gpe.ablation.plan import Plan, Ranges, integer, make_plan
 from gpe.ablation.result import AblationResult, EngineRecord, empty_result
 from gpe.ablation.shards import checkpoint_path, over_processes, resumed
-from gpe.errors import InputError, expect_integer, expect_one_of
+from gpe.errors import InputError, expect_one_of
 from gpe.metrics.evaluating import evaluating
 from gpe.metrics.region_iou import Regions, resolve_regions
-from gpe.models.inside import find_layer
+from gpe.models.inside import find_layer, layout_of
+from gpe.models.running import eager
 from gpe.ops.region_confusion import region_confusion
 
 
@@ -30,6 +31,7 @@ def ablation_sweep(
     regions: Regions,
     num_classes: int,
     ignore_index: int = 255,
+    channel_dim: int | None = None,
     engine: EngineName = "auto",
     memory: int | None = None,
     checkpoint: str | Path | None = None,
@@ -44,7 +46,8 @@ def ablation_sweep(
     masked variants run through the rest of the network in batches (``"general"``); a network that
     cannot be traced runs as a whole for each variant (``"rerun"``). Before anything is counted,
     logits of some variants are held against plainly zeroing the channels and running the whole
-    network; an engine that differs by more than the tolerance is not used.
+    network; an engine that differs by more than the tolerance is not used, nor is one that does
+    not serve the layer's layout. What :func:`torch.compile` made of the network runs uncompiled.
 
     Among processes of :mod:`torch.distributed` each gives its own batches, all call this, and all
     get the result over the images of all, the same as one process that is given all batches.
@@ -57,14 +60,16 @@ def ablation_sweep(
             ``[N,3,H,W]``, labels of any integer dtype ``[N,H,W]``, and what names each image.
         rankings: name to a ``ChannelRanking``, or to all the layer's channels in order: those to
             remove first come first. :func:`gpe.ablation.random_orders` makes random ones.
-        layer: its name in ``model.named_modules()``; it yields one tensor ``[N,C,...]``.
+        layer: its name in ``model.named_modules()``; laid out as :func:`gpe.ablated` takes it.
         counts: how many of the top channels to remove; or an integer: every so many, from 0.
         ranges: pairs ``(start, stop)`` in the order of the ranking; or an integer: one for every
             so many channels, as far as they are whole.
         regions: names among full, left, centre, right, or a mapping of names to
             ``(top, left, bottom, right)`` in pixels, half-open.
         num_classes: K.
-        ignore_index: pixels with this label count nowhere.
+        ignore_index: pixels with this label count nowhere. A region without other pixels has an
+            mIoU of NaN; nothing else of the result changes.
+        channel_dim: of the layer's output, where it does not show; negative from the end.
         engine: ``"auto"`` takes the fastest that can run; ``"incremental"`` and ``"general"``
             force one.
         memory: bytes that the variants which run at once may take, about. None: 64 MiB on a CPU,
@@ -78,9 +83,11 @@ def ablation_sweep(
         engine ran and how near it was; it saves, loads and merges.
 
     Raises:
-        InputError: a layer that is not there, with the nearest that are; a ranking of another
-            width or with channels out of range or repeated; counts and ranges that are not within
-            the layer; regions that are empty or leave the image; images and labels of different
+        InputError: a layer that is not there, with the nearest that are, that does not run, or not
+            just once, with its calls, or whose channels cannot be told apart; a network that is
+            traced or scripted, or that does not take the images, with its reason; a ranking of
+            another width or with channels out of range or repeated; counts and ranges that are
+            not within the layer; regions that are empty or leave the image; images and labels of different
             sizes; labels that are no class; features or logits that are not finite; no images; a
             checkpoint of another ablation; a forced engine that cannot run here.
 
@@ -107,17 +114,20 @@ def ablation_sweep(
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     if memory is None:
         memory = 2**26 if device.type == "cpu" else 2**30
-    for name, value in (("num_classes", num_classes), ("memory", memory), ("every", every)):
-        expect_integer(name, value, 1)
-    engines, path = Engines(model, layer, engine, memory), checkpoint_path(checkpoint)
-    sums = None
+    num_classes, memory = integer("num_classes", num_classes, 1), integer("memory", memory, 1)
+    every, ignore_index = integer("every", every, 1), integer("ignore_index", ignore_index)
+    path = checkpoint_path(checkpoint)
+    engines: Engines | None = None
+    sums: _Sums | None = None
 
-    with evaluating(model), torch.inference_mode():
+    with eager(model) as network, evaluating(network), torch.inference_mode():
         for number, batch in enumerate(batches):
             images, labels, ids = _unpacked(batch, device)
             rectangles = resolve_regions(regions, *_sides(labels))
-            if sums is None:
-                plan = make_plan(rankings, counts, ranges, _width(model, layer, images))
+            if sums is None or engines is None:
+                layout = layout_of(network, layer, images, channel_dim=channel_dim)
+                engines = Engines(network, layout, engine, memory)
+                plan = make_plan(rankings, counts, ranges, layout.channels)
                 nothing = empty_result(
                     layer=layer,
                     orders=plan.orders,
@@ -129,7 +139,8 @@ def ablation_sweep(
                 sums = _Sums(plan, resumed(nothing, path), images.device)
             if number < sums.result.batches:
                 continue  # the checkpoint has it
-            runs = engines.engine(images, plan).run(images, plan, range(len(plan.variants)))
+            every_variant = range(len(sums.plan.variants))
+            runs = engines.engine(images, sums.plan).run(images, sums.plan, every_variant)
             for variant, logits in runs:
                 sums.confusion[variant] += _confusion(
                     logits, labels, list(rectangles.values()), num_classes, ignore_index
@@ -138,7 +149,7 @@ def ablation_sweep(
             if path is not None and sums.batches % every == 0:
                 sums.total(engines.record).save(path)
 
-    result = None if sums is None else sums.total(engines.record)
+    result = None if sums is None or engines is None else sums.total(engines.record)
     if path is not None and result is not None:
         result.save(path)
     return over_processes(result)
@@ -151,7 +162,8 @@ class _Sums:
         self.plan, self.result = plan, result
         shape = len(plan.variants), *result.confusion.shape[1:]
         self.confusion = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.images, self.batches, self.ids = 0, 0, []
+        self.images, self.batches = 0, 0
+        self.ids: list[str] = []
 
     def count(self, images: int, ids: list[str]) -> None:
         self.images += images
@@ -197,23 +209,7 @@ def _unpacked(batch: tuple, device: torch.device) -> tuple[Tensor, Tensor, list[
 
 def _sides(labels: Tensor) -> tuple[int, int]:
     """Height and width; a label for a whole image is one pixel."""
-    return tuple(labels.shape[1:]) or (1, 1)
-
-
-def _width(model: nn.Module, layer: str, images: Tensor) -> int:
-    """How many channels the layer yields."""
-    found = []
-    handle = find_layer(model, layer).register_forward_hook(lambda *call: found.append(call[2]))
-    try:
-        model(images[:1])
-    finally:
-        handle.remove()
-    if not found:
-        raise InputError(f"layer: expected one that the network calls, got {layer!r}")
-    if not isinstance(found[0], Tensor) or found[0].dim() < 2:
-        came = list(found[0].shape) if isinstance(found[0], Tensor) else type(found[0]).__name__
-        raise InputError(f"layer: expected {layer!r} to yield a tensor [N,C,...], got {came}")
-    return found[0].shape[1]
+    return (labels.shape[1], labels.shape[2]) if labels.dim() == 3 else (1, 1)
 
 
 def _confusion(

@@ -149,7 +149,8 @@ def expanded(inputs: Iterable[Tensor], times: int, shapes_only: set[int]) -> lis
 class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule):
         super().__init__(module)
-        self.values, self.peak = {}, 0
+        self.values: dict[str, Any] = {}
+        self.peak = 0
 
     def run_node(self, node: fx.Node) -> Any:
         value = super().run_node(node)
@@ -198,8 +199,9 @@ def _before_upsampling(
     model: nn.Module, logits: fx.Node, values: dict[str, Any], images: Tensor
 ) -> fx.Node:
     """What is upsampled to the images' size last, as region_confusion does by itself."""
-    if logits.op == "call_module" and type(model.get_submodule(logits.target)) is nn.Upsample:
-        upsample = model.get_submodule(logits.target)
+    called = model.get_submodule(str(logits.target)) if logits.op == "call_module" else None
+    if type(called) is nn.Upsample:
+        upsample = called
         mode, corners, antialias = upsample.mode, upsample.align_corners, False
     elif logits.op == "call_function" and logits.target is F.interpolate:
         names = inspect.signature(F.interpolate).parameters

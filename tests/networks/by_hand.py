@@ -40,6 +40,26 @@ def output_of(net: nn.Module, layer: str, images: Tensor) -> Tensor:
     return output
 
 
+def zeroed(net: nn.Module, layer: str, images: Tensor, layout: str, channels: list[int]) -> Tensor:
+    """A network's logits without some channels of a layer, by a plain index along its layout."""
+
+    def zero(module, arguments, output):
+        output = output.clone()
+        if layout == "NCHW":
+            output[:, channels] = 0
+        else:
+            output[..., channels] = 0  # NHWC, NTC with or without class tokens, NC
+        return output
+
+    handle = net.get_submodule(layer).register_forward_hook(zero)
+    try:
+        with torch.no_grad():
+            logits = net(images)
+    finally:
+        handle.remove()
+    return logits
+
+
 def pooled(output: Tensor, layout: str) -> Tensor:
     """By a layout that is written down: NCHW, NHWC, NTC, 1+NTC with a class token, or NC."""
     if layout == "NCHW":

@@ -3,7 +3,11 @@
     python -m tests.networks.sweep --out table.json [--only SUBSTRING]
 
 Random weights in float64, two random images. Two layers each: one of the middle and the last
-feature map. What differs by more than rounding is WRONG, and the script ends with 1.
+feature map. What differs by more than rounding is WRONG, and the script ends with 1. Rows that the
+table has are not made again.
+
+Of each: the ranking beside hooks, the network within ``ablated`` beside zeroing by an index, and the
+confusion matrices of ``ablation_sweep`` beside those of running the whole network for each removal.
 """
 
 import argparse
@@ -17,9 +21,10 @@ from torch import Tensor, nn
 
 import gpe
 from gpe.models.stages import last_feature_map, layers_by_depth
-from tests.networks.by_hand import build, scores
+from tests.networks.by_hand import build, output_of, scores, zeroed
 
 MODES = ("overall", "left", "kernel_flip_mirror", "kernel_flip_pair")
+CHECKS = ("ranking", "ablation", "sweep")
 TOLERANCE = 1e-8  # of the largest score, in float64
 
 # How a network's stages and its last feature map lie (one word for both), and the image's side.
@@ -104,20 +109,88 @@ NETWORKS: dict[str, tuple[str, int]] = {
 
 def checked(net: nn.Module, layer: str, layout: str, images: Tensor) -> dict:
     """A row of the table."""
-    row: dict = {"layer": layer, "layout": layout, "ablation": None, "sweep": None}
-    try:
-        found = gpe.rank_channels(net, [images], layer=layer, modes=MODES, subsets={"left": [0]})
-    except gpe.InputError as error:
-        return row | {"ranking": f"refused: {error}"}
+    row: dict = {"layer": layer, "layout": layout}
+    for check, compare in (("ranking", ranked), ("ablation", removed), ("sweep", swept)):
+        try:
+            row |= compare(net, layer, layout, images)
+        except gpe.InputError as error:
+            row[check] = f"refused: {error}"
+        except Exception as error:  # a traceback is no answer
+            row[check] = f"WRONG: {type(error).__name__}: {str(error):.200}"
+    return row
+
+
+def ranked(net: nn.Module, layer: str, layout: str, images: Tensor) -> dict:
+    """Whether a layer is ranked as by hand."""
+    found = gpe.rank_channels(net, [images], layer=layer, modes=MODES, subsets={"left": [0]})
     expected = scores(net, layer, images, layout)
     off = 0.0
     for mode in MODES:
         one, other = found[mode].scores, expected[mode]
         if one.shape != other.shape:
-            return row | {"ranking": f"WRONG: {list(one.shape)} for {list(other.shape)}"}
-        largest = other.abs().max().clamp_min(1e-30)
-        off = max(off, ((one - other).abs().max() / largest).item())
-    return row | {"ranking": "equal" if off < TOLERANCE else "WRONG", "largest_difference": off}
+            return {"ranking": f"WRONG: {list(one.shape)} for {list(other.shape)}"}
+        off = max(off, difference(one, other))
+    return {"ranking": "equal" if off < TOLERANCE else "WRONG", "largest_difference": off}
+
+
+def removals(net: nn.Module, layer: str, layout: str, images: Tensor) -> list[list[int]]:
+    """Nothing, some channels and all, in a random order."""
+    output = output_of(net, layer, images)
+    width = output.shape[1 if layout == "NCHW" else -1]
+    order = torch.randperm(width, generator=torch.Generator().manual_seed(0)).tolist()
+    return [order[:count] for count in sorted({0, 1, width // 3, width})]
+
+
+def removed(net: nn.Module, layer: str, layout: str, images: Tensor) -> dict:
+    """Whether a network yields what it does with channels zeroed by hand."""
+    off, effect = 0.0, 0.0
+    with torch.no_grad():
+        whole = net(images)
+        for channels in removals(net, layer, layout, images):
+            expected = zeroed(net, layer, images, layout, channels)
+            with gpe.ablated(net, layer, channels):
+                found = net(images)
+            off, effect = max(off, difference(found, expected)), difference(expected, whole)
+    return {
+        "ablation": "equal" if off < TOLERANCE else "WRONG",
+        "ablation_difference": off,
+        "effect_of_all": effect,  # zero would show nothing
+    }
+
+
+def swept(net: nn.Module, layer: str, layout: str, images: Tensor) -> dict:
+    """Whether a sweep counts what running the whole network for each removal does."""
+    *_, every = chosen = removals(net, layer, layout, images)
+    with torch.no_grad():
+        classes = net(images).shape[1]
+    labels = torch.arange(len(images)) % classes
+    result = gpe.ablation_sweep(
+        net,
+        [(images, labels)],
+        {"order": every},
+        layer=layer,
+        counts=[len(channels) for channels in chosen],
+        regions=["full"],
+        num_classes=classes,
+    )
+    about = {"engine": result.engine.name, "measured": result.engine.measured}
+    for channels, found in zip(chosen, result.confusion, strict=True):
+        answers = zeroed(net, layer, images, layout, channels)
+        expected = torch.zeros(classes, classes, dtype=torch.int64)
+        for label, logits in zip(labels.tolist(), answers, strict=True):
+            first, second = logits.topk(2).values.tolist()
+            if first - second < TOLERANCE * abs(first):
+                break  # a tie
+            expected[label, logits.argmax()] += 1
+        else:
+            if not torch.equal(found[0], expected):
+                return {"sweep": f"WRONG: without {len(channels)} channels"} | about
+    return {"sweep": "equal"} | about
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest, relative to the largest number."""
+    return ((one - other).abs().max() / other.abs().max().clamp_min(1e-30)).item()
 
 
 def rows_of(name: str) -> list[dict]:
@@ -139,14 +212,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    rows = []
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    done = {row["network"] for row in rows}
     for name in NETWORKS:
-        if options.only in name:
+        if options.only in name and name not in done:
             rows += rows_of(name)
             for row in rows[-2:]:
-                print(row["network"], row["layer"], row["ranking"], flush=True)
+                print(*(row[key] for key in ("network", "layer", *CHECKS)), flush=True)
             options.out.write_text(json.dumps(rows, indent=1) + "\n")
-    return int(any(row["ranking"].startswith("WRONG") for row in rows))
+    return int(any(row[check].startswith("WRONG") for row in rows for check in CHECKS))
 
 
 if __name__ == "__main__":
