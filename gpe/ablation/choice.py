@@ -2,14 +2,13 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpe.ablation.engines import Engine, General, Rerun, expect_logits, zeroed_by_hand
+from gpe.ablation.engines import Engine, General, Rerun, zeroed_by_hand
 from gpe.ablation.incremental import Incremental
 from gpe.ablation.linear import fold_batch_norms, linear_start
 from gpe.ablation.masking import expect_effect
@@ -60,7 +59,7 @@ class Engines:
                 continue
             self._found = images.shape[1:], engine
             return engine
-        if self.wanted in reasons:
+        if self.wanted == "incremental":
             raise InputError(
                 f"engine: expected a network that the {self.wanted} one can serve, got another: "
                 f"{reasons[self.wanted]}"
@@ -72,21 +71,34 @@ class Engines:
 
     def _candidates(self, images: Tensor, reasons: dict[str, str]) -> Iterator[Engine]:
         """Engines that may run, the fastest first; ``reasons`` gets why others may not."""
+        wanted = {
+            "auto": ("incremental", "general", "rerun"),
+            "incremental": ("incremental",),
+            "general": ("general", "rerun"),  # which is the general one where nothing can be cut
+        }[self.wanted]
         try:
             parts = cut(self.model, self.layout.layer, images)
         except UntraceableError as error:
-            reasons["general"] = reasons["incremental"] = str(error)
-        else:
-            if self.wanted != "general" and "incremental" not in reasons:
-                with _reason(reasons, "incremental"):
-                    yield self._incremental(parts, images)
-            if self.wanted != "incremental" and "general" not in reasons:
-                with _reason(reasons, "general"):
-                    yield General(parts, self.layout, images, self.memory)
-        if self.wanted != "incremental" and "rerun" not in reasons:
+            reasons.update(incremental=str(error), general=str(error))
+        makes = {"incremental": self._incremental, "general": self._general}
+        for name in [name for name in makes if name not in reasons and name in wanted]:
+            try:
+                engine = makes[name](parts, images)
+            except UntraceableError as error:
+                reasons[name] = str(error)
+            except InputError:
+                raise
+            except Exception as error:  # what was traced runs a network's own code
+                reasons[name] = _said(error)
+            else:
+                yield engine
+        if "rerun" in wanted and "rerun" not in reasons:
             yield Rerun(self.model, self.layout)
 
-    def _incremental(self, parts: Cut, images: Tensor) -> Incremental:
+    def _general(self, parts: Cut, images: Tensor) -> Engine:
+        return General(parts, self.layout, images, self.memory)
+
+    def _incremental(self, parts: Cut, images: Tensor) -> Engine:
         if self.layout.dims != (1,):
             raise UntraceableError(f"the channels lie in dimension {self.layout.dims[0]}")
         after = fold_batch_norms(parts.after)
@@ -101,7 +113,11 @@ class Engines:
         plain = {}
         for variant in checked:
             with zeroed_by_hand(self.model, self.layout, plan.channels(variant)):
-                plain[variant] = expect_logits(pick_logits(forward(self.model, images[:1])))
+                logits = pick_logits(forward(self.model, images[:1]))
+            if not isinstance(logits, Tensor):
+                came = type(logits).__name__
+                raise InputError(f"model: expected logits [N,K,h,w], got {came}")
+            plain[variant] = logits
         try:
             found = dict(engine.run(images[:1], plan, checked))
         except InputError:
@@ -122,19 +138,6 @@ class Engines:
         fitting = EngineRecord(engine.name, tolerance, measured, why)
         self.record = fitting if self.record is None else self.record.merge(fitting)
         return ""
-
-
-@contextmanager
-def _reason(reasons: dict[str, str], name: str) -> Iterator[None]:
-    """Notes why an engine cannot be made."""
-    try:
-        yield
-    except UntraceableError as error:
-        reasons[name] = str(error)
-    except InputError:
-        raise
-    except Exception as error:
-        reasons[name] = _said(error)
 
 
 def _said(error: Exception) -> str:

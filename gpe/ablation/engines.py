@@ -92,15 +92,6 @@ class General:
             yield from zip(numbers, logits.chunk(len(numbers)), strict=True)
 
 
-def expect_logits(output: object) -> Tensor:
-    """What a network yields, where it is logits; an InputError otherwise."""
-    if isinstance(output, Tensor) and output.is_floating_point() and output.dim() > 1:
-        return output
-    came = f"{output.dtype} {list(output.shape)}" if isinstance(output, Tensor) else type(output)
-    name = came if isinstance(came, str) else came.__name__
-    raise InputError(f"model: expected logits [N,K] or [N,K,h,w], got {name}")
-
-
 def expect_finite(features: Tensor) -> None:
     """An InputError where the layer yields anything else: it would spread to every variant."""
     if not features.isfinite().all():

@@ -78,10 +78,10 @@ def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def linear_start(after: fx.GraphModule, recording: Recording) -> LinearStart:
-    """The linear maps that ``after`` begins with.
+    """The linear maps that ``after`` begins with, of a layer that yields ``[N,C,...]``.
 
     Raises:
-        UntraceableError: there are none, or none that can be split.
+        UntraceableError: why there are none that can be split.
     """
     modules, values = dict(after.named_modules()), recording.values
     features = next(node for node in after.graph.nodes if node.op == "placeholder")

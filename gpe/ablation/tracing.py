@@ -64,6 +64,8 @@ def cut(model: nn.Module, layer: str, images: Tensor) -> Cut:
     if not isinstance(logits, fx.Node):
         raise UntraceableError(f"it returns a {type(logits).__name__}")
     values = record(subgraph(model, graph, [picture], [logits]), images[:1]).values
+    if not isinstance(values.get(features.name), Tensor):
+        raise UntraceableError("the layer yields more than one tensor, or none that is read")
     logits = _before_upsampling(model, logits, values, images)
     seen = _reads(graph, logits, features, values, picture)
     return Cut(
@@ -200,7 +202,7 @@ def _before_upsampling(
 ) -> fx.Node:
     """What is upsampled to the images' size last, as region_confusion does by itself."""
     called = model.get_submodule(str(logits.target)) if logits.op == "call_module" else None
-    if type(called) is nn.Upsample:
+    if isinstance(called, nn.Upsample) and type(called) is nn.Upsample:
         upsample = called
         mode, corners, antialias = upsample.mode, upsample.align_corners, False
     elif logits.op == "call_function" and logits.target is F.interpolate:
