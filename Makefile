@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint gpu-check clean
+.PHONY: help install demo test bench lint sanitize gpu-check clean
 
 PYTHON ?= python3
 OUT ?= build/gpu-check
@@ -37,6 +37,21 @@ lint: $(GPE) ## ruff and mypy
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m ruff format --check .
 	@$(VENV)/bin/python -m mypy gpe
+
+# torch itself holds on to memory until it ends, and what it does is not looked at.
+SANITIZED := build/sanitized
+TESTS ?= tests/ops
+sanitize: $(GPE) ## run the op tests under the address and undefined-behaviour sanitizers
+	@mkdir -p $(SANITIZED)
+	@cp -r setup.py pyproject.toml README.md LICENSE csrc gpe tests $(SANITIZED)
+	@rm -f $(SANITIZED)/gpe/_C.*.so
+	@cd $(SANITIZED) && GPE_CUDA=0 GPE_SANITIZE=1 $(abspath $(VENV))/bin/python setup.py -q \
+	  build_ext --inplace
+	@cd $(SANITIZED) && OMP_NUM_THREADS=2 ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONPATH=. \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	  $(abspath $(VENV))/bin/python -m pytest $(TESTS) -q \
+	  -k 'not cpu-triton and not test_triton and not inductor and not test_compile and not past_two'
 
 gpu-check: ## build, test and time on an NVIDIA GPU with PYTHON as it is; logs to OUT
 	@$(PYTHON) -m benches.gpu_check "$(OUT)"

@@ -1,7 +1,8 @@
 """Builds gpe._C: the CPU kernels always, the CUDA kernels where an nvcc fits the installed torch.
 
-GPE_CUDA=0 leaves CUDA out, GPE_CUDA=1 fails without it. TORCH_CUDA_ARCH_LIST and MAX_JOBS mean
-what they mean for torch. torch is imported only when something is compiled.
+GPE_CUDA=0 leaves CUDA out, GPE_CUDA=1 fails without it; GPE_SANITIZE=1 builds for `make sanitize`.
+TORCH_CUDA_ARCH_LIST and MAX_JOBS mean what they mean for torch, which is imported only when
+something is compiled.
 """
 
 import logging
@@ -70,6 +71,18 @@ def extension(cuda):
 
     openmp = ["-fopenmp"] if sys.platform.startswith("linux") else []
     flags = {**COMPILE_FLAGS, "cxx": COMPILE_FLAGS["cxx"] + openmp}
+    if os.environ.get("GPE_SANITIZE") == "1":
+        # One instruction set: what the loader runs to choose among several starts before ASan does.
+        sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+        flags["cxx"] += [
+            *sanitizers,
+            "-fno-sanitize=vptr",
+            "-fno-wrapv",
+            "-g1",
+            "-O1",
+            "-DGPE_MULTIVERSION=",
+        ]
+        openmp = openmp + sanitizers
     make = CUDAExtension if cuda else CppExtension
     return make("gpe._C", sources(cuda), extra_compile_args=flags, extra_link_args=openmp)
 

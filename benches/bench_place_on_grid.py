@@ -73,12 +73,13 @@ def _fresh(place: Callable, grid: int, memory_format: torch.memory_format) -> Ca
 
 
 def _reused(place: Callable, grid: int, memory_format: torch.memory_format) -> Callable:
-    canvas = None
+    canvas = placed = None
 
     def reuse(images: Tensor, where: Tensor) -> Tensor:
-        nonlocal canvas
+        nonlocal canvas, placed
         if place is _ours:
-            canvas = _ours(images, where, canvas, grid, memory_format)
+            canvas = _ours(images, where, canvas, grid, memory_format, placed)
+            placed = where
         else:
             canvas = _empty(images, grid, memory_format) if canvas is None else canvas
             place(images, where, canvas, grid)
@@ -93,10 +94,10 @@ def _ours(
     canvas: Tensor | None,
     grid: int,
     memory_format: torch.memory_format,
+    placed: Tensor | None = None,
 ) -> Tensor:
-    return gpe.place_on_grid(
-        images, locations, grid, mean=MEAN, std=STD, memory_format=memory_format, out=canvas
-    )
+    options = {"memory_format": memory_format, "out": canvas, "placed": placed}
+    return gpe.place_on_grid(images, locations, grid, mean=MEAN, std=STD, **options)
 
 
 def _loop(images: Tensor, locations: Tensor, canvas: Tensor, grid: int) -> Tensor:

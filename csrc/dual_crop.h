@@ -82,7 +82,9 @@ inline Axis checked_axis(int64_t side, int64_t padding, int64_t crop, Padding mo
   const Axis axis{side, padding, crop};
   TORCH_CHECK_VALUE(side >= 1, "images: expected pixels, got a side of ", side);
   expect_positive("size", crop);
-  TORCH_CHECK_VALUE(padding >= 0, "padding: expected at least 0, got ", padding);
+  constexpr int64_t kMost = INT64_MAX / 4;  // of which two and a side are no more than 64 bits
+  TORCH_CHECK_VALUE(0 <= padding && padding <= kMost, "padding: expected at least 0 and at most ",
+                    kMost, ", got ", padding);
   TORCH_CHECK_VALUE(mode != Padding::kReflect || padding < side, "padding: expected less than ",
                     side, ", got ", padding);
   TORCH_CHECK_VALUE(mode != Padding::kCircular || padding <= side, "padding: expected at most ",
@@ -108,6 +110,10 @@ at::Tensor dual_crop(const at::Tensor& images, const at::Tensor& offsets, const 
   expect_vector("scale", scale, accumulate, channels, images);
   expect_vector("shift", shift, accumulate, channels, images);
   const Padding mode = padding_of(padding_mode);
+  expect_floating("dtype", dtype);
+  expect_pair("size", size);
+  expect_pair("padding", padding);
+  const int64_t crop_count = product("offsets", views, count);
   const Crops crops{checked_axis(images.size(2), padding[0], size[0], mode),
                     checked_axis(images.size(3), padding[1], size[1], mode),
                     mode,
@@ -116,7 +122,7 @@ at::Tensor dual_crop(const at::Tensor& images, const at::Tensor& offsets, const 
                     channels_last};
 
   const auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  const at::Tensor out = at::empty({views * count, channels, size[0], size[1]},
+  const at::Tensor out = at::empty({crop_count, channels, size[0], size[1]},
                                    images.options().dtype(dtype), format);
   const Call call{out,
                   images,

@@ -23,6 +23,7 @@ inline at::Tensor total_so_far(const char* name, const std::optional<at::Tensor>
   const int64_t channels = features.size(1);
   if (!total) return at::zeros({channels}, features.options().dtype(at::kDouble));
   expect_vector(name, *total, at::kDouble, channels, features);
+  expect_no_tangent(name, *total);
   return total->clone(at::MemoryFormat::Contiguous);
 }
 
@@ -35,6 +36,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> flip_difference(
   expect_positive("height of features", features.size(2));
   expect_positive("width of features", features.size(3));
   expect_tensor("mirrored", mirrored, features.scalar_type(), features.sizes(), features);
+  expect_no_tangent("features", features);
+  expect_no_tangent("mirrored", mirrored);
   const int64_t images = features.size(0), channels = features.size(1);
   const auto dtype = features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto options = features.options().dtype(dtype);

@@ -23,6 +23,8 @@ inline Call checked(const at::Tensor& features_a, const std::optional<at::Tensor
   expect_rank("features_a", features_a, 4);
   expect_positive("height of features_a", features_a.size(2));
   expect_positive("width of features_a", features_a.size(3));
+  expect_no_tangent("features_a", features_a);
+  if (features_b) expect_no_tangent("features_b", *features_b);
   const int64_t images = features_a.size(0), channels = features_a.size(1);
   const auto dtype = features_a.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto options = features_a.options().dtype(dtype);

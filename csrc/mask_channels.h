@@ -40,6 +40,7 @@ inline Call checked(const at::Tensor& out, const at::Tensor& features, const at:
 // The operators of torch.ops.gpe, for the kernels of a device.
 template <void (*kKernel)(const Call&)>
 at::Tensor mask_channels(const at::Tensor& features, const at::Tensor& masked) {
+  expect_no_tangent("features", features);
   const at::Tensor out = at::empty_like(features);
   const Call call = checked(out, features, masked);
   if (out.numel() > 0) kKernel(call);
@@ -49,6 +50,8 @@ at::Tensor mask_channels(const at::Tensor& features, const at::Tensor& masked) {
 template <void (*kKernel)(const Call&)>
 void mask_channels_(at::Tensor& features, const at::Tensor& masked) {
   const Call call = checked(features, features, masked);
+  expect_apart("masked", masked, features);
+  mark_written("features", features);
   if (features.numel() > 0) kKernel(call);
 }
 

@@ -19,7 +19,7 @@ TORCH_LIBRARY(gpe, library) {
       "place_on_grid(Tensor images, Tensor locations, int grid_size, Tensor scale, Tensor shift,"
       " ScalarType dtype, bool channels_last) -> Tensor");
   library.def(
-      "place_on_grid_(Tensor(a!) canvas, Tensor placed, Tensor images, Tensor locations,"
+      "place_on_grid_(Tensor(a!) canvas, Tensor? placed, Tensor images, Tensor locations,"
       " int grid_size, Tensor scale, Tensor shift) -> ()");
   library.def(
       "region_confusion(Tensor logits, Tensor labels, int[] regions, int num_classes,"

@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -71,12 +72,15 @@ inline Canvas canvas_of(const at::Tensor& out, const at::Tensor& images, int64_t
 inline std::vector<int64_t> canvas_shape(const at::Tensor& images, int64_t grid_size) {
   expect_rank("images", images, 4);
   expect_positive("grid_size", grid_size);
-  return {images.size(0), images.size(1), images.size(2) * grid_size, images.size(3) * grid_size};
+  product("grid_size", grid_size, grid_size);
+  return {images.size(0), images.size(1), product("grid_size", images.size(2), grid_size),
+          product("grid_size", images.size(3), grid_size)};
 }
 
 inline Call checked(const at::Tensor& out, const at::Tensor& placed, const at::Tensor& images,
                     const at::Tensor& locations, int64_t grid_size, const at::Tensor& scale,
                     const at::Tensor& shift) {
+  expect_no_tangent("images", images);
   expect_shape("canvas", out, canvas_shape(images, grid_size));
   expect_device("canvas", out, images);
   expect_vector("locations", locations, at::kLong, images.size(0), images);
@@ -100,6 +104,7 @@ template <void (*kKernel)(const Call&)>
 at::Tensor place_on_grid(const at::Tensor& images, const at::Tensor& locations, int64_t grid_size,
                          const at::Tensor& scale, const at::Tensor& shift, at::ScalarType dtype,
                          bool channels_last) {
+  expect_floating("dtype", dtype);
   const auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   const at::Tensor out =
       at::empty(canvas_shape(images, grid_size), images.options().dtype(dtype), format);
@@ -109,10 +114,17 @@ at::Tensor place_on_grid(const at::Tensor& images, const at::Tensor& locations, 
 }
 
 template <void (*kKernel)(const Call&)>
-void place_on_grid_(at::Tensor canvas, const at::Tensor& placed, const at::Tensor& images,
-                    const at::Tensor& locations, int64_t grid_size, const at::Tensor& scale,
-                    const at::Tensor& shift) {
-  const Call call = checked(canvas, placed, images, locations, grid_size, scale, shift);
+void place_on_grid_(at::Tensor canvas, const std::optional<at::Tensor>& placed,
+                    const at::Tensor& images, const at::Tensor& locations, int64_t grid_size,
+                    const at::Tensor& scale, const at::Tensor& shift) {
+  const Call call = checked(canvas, placed.value_or(at::Tensor()), images, locations, grid_size,
+                            scale, shift);
+  expect_apart("images", images, canvas);
+  expect_apart("locations", locations, canvas);
+  expect_apart("scale", scale, canvas);
+  expect_apart("shift", shift, canvas);
+  if (placed) expect_apart("placed", *placed, canvas);
+  mark_written("canvas", canvas);
   if (canvas.numel() > 0) kKernel(call);
 }
 

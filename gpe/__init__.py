@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpe.ablation import AblationResult, ablated, ablation_sweep
-    from gpe.augshift import fused_augshift_loss
+    from gpe.augshift import AugShiftLoss, fused_augshift_loss
     from gpe.errors import InputError
     from gpe.metrics import LogAverageMissRate, RegionIoU, ShiftConsistency
     from gpe.models import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # `gpe --help` should not.
 _HOMES = {
     "AblationResult": "gpe.ablation",
+    "AugShiftLoss": "gpe.augshift",
     "ChannelRanking": "gpe.ranking",
     "Classifier": "gpe.models",
     "GAPNet": "gpe.models",
@@ -55,6 +56,7 @@ _HOMES = {
 
 __all__ = [
     "AblationResult",
+    "AugShiftLoss",
     "ChannelRanking",
     "Classifier",
     "GAPNet",

@@ -1,18 +1,18 @@
 """The AugShift loss: two crops of an image must pool to the same vector (paper, Equation 1)."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_bool, expect_number, shown
+from gpe.ops.checks import FLOATS, asserted, expect_device, expect_tensor, has_values
 from gpe.ops.gap_mse import pool_both
 
 
-class AugShiftLoss(NamedTuple):
+class AugShiftTerms(NamedTuple):
     """What :func:`fused_augshift_loss` returns: scalars, float32 or wider, and logits."""
 
     loss: Tensor
@@ -32,7 +32,7 @@ def fused_augshift_loss(
     weight: float = 1.0,
     label_smoothing: float = 0.0,
     relative: bool = False,
-) -> AugShiftLoss:
+) -> AugShiftTerms:
     """``ℓ1 + ℓ2 + λ·MSE``: both crops name the class, and pool to the same latents.
 
     ``ℓ1`` and ``ℓ2`` are the cross entropies of the two crops, and the MSE is the mean over N
@@ -61,7 +61,7 @@ def fused_augshift_loss(
             paper.
 
     Returns:
-        :class:`AugShiftLoss`; the logits of both crops, for a tally of hits, among them.
+        :class:`AugShiftTerms`; the logits of both crops, for a tally of hits, among them.
 
     Raises:
         InputError: features of different shapes, not of floating point or, where that can be
@@ -83,26 +83,90 @@ def fused_augshift_loss(
         >>> result.logits_a.shape
         torch.Size([4, 10])
     """
-    if not 0 <= weight < math.inf:
-        raise InputError(f"weight: expected a finite number of at least 0, got {weight}")
-    if not 0 <= label_smoothing <= 1:
-        raise InputError(f"label_smoothing: expected 0 to 1, got {label_smoothing}")
+    weight, label_smoothing = _check_numbers(weight, label_smoothing)
+    relative = expect_bool("relative", relative)
+    if not callable(head):
+        raise InputError(f"head: expected a module or a function, got {shown(head)}")
     # Latents are feature maps of one place.
-    maps = [
-        features[:, :, None, None] if features is not None and features.dim() == 2 else features
-        for features in (features_a, features_b)
-    ]
-    pooled, mse = pool_both(*maps)
+    pooled, mse = pool_both(_maps(features_a), None if features_b is None else _maps(features_b))
     latents = pooled.flatten(0, 1)
     logits = head(latents)
-    _check(logits, target, pooled.shape[1])
-    # By default the index -100 would count as no image; now none does.
-    options = {"label_smoothing": label_smoothing, "ignore_index": torch.iinfo(torch.int64).min}
+    target = _checked_target(logits, target, pooled.shape[1])
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    cross_entropies = [F.cross_entropy(half, target, **options) for half in wide.tensor_split(2)]
+    # By default the index -100 would count as no image; now none does.
+    nothing = torch.iinfo(torch.int64).min
+    cross_entropy_a, cross_entropy_b = (
+        F.cross_entropy(half, target, ignore_index=nothing, label_smoothing=label_smoothing)
+        for half in wide.tensor_split(2)
+    )
     distance = mse / _variance(latents) if relative else mse
-    loss = sum(cross_entropies) + weight * distance  # Equation 1
-    return AugShiftLoss(loss, *logits.tensor_split(2), *cross_entropies, mse)
+    loss = cross_entropy_a + cross_entropy_b + weight * distance  # Equation 1
+    logits_a, logits_b = logits.tensor_split(2)
+    return AugShiftTerms(loss, logits_a, logits_b, cross_entropy_a, cross_entropy_b, mse)
+
+
+class AugShiftLoss(nn.Module):
+    """:func:`fused_augshift_loss` as a module, which keeps its options and has no parameters.
+
+    Args:
+        weight: λ, at least 0 and finite.
+        label_smoothing: of both cross entropies, in [0, 1].
+        relative: divide the MSE of the loss by the variance of the latents.
+
+    Raises:
+        InputError: a ``weight`` or ``label_smoothing`` out of range; when called, as the function.
+
+    Example:
+        >>> import torch, gpe
+        >>> criterion = gpe.AugShiftLoss(weight=2.0)
+        >>> features, head = torch.rand(2 * 4, 64, 7, 7), torch.nn.Linear(64, 10)
+        >>> terms = criterion(features, None, head, torch.arange(4))
+        >>> torch.equal(terms.loss, terms.cross_entropy_a + terms.cross_entropy_b + 2 * terms.mse)
+        True
+        >>> criterion
+        AugShiftLoss(weight=2.0, label_smoothing=0.0, relative=False)
+    """
+
+    def __init__(
+        self, *, weight: float = 1.0, label_smoothing: float = 0.0, relative: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight, self.label_smoothing = _check_numbers(weight, label_smoothing)
+        self.relative = expect_bool("relative", relative)
+
+    def forward(
+        self,
+        features_a: Tensor,  # [N,C,H,W] or [N,C]; both crops, [2N,…], where features_b is None
+        features_b: Tensor | None,
+        head: Callable[[Tensor], Tensor],
+        target: Tensor,  # [N] or [N,K]
+    ) -> AugShiftTerms:
+        """The loss and its terms, of :func:`fused_augshift_loss`."""
+        return fused_augshift_loss(
+            features_a,
+            features_b,
+            head,
+            target,
+            weight=self.weight,
+            label_smoothing=self.label_smoothing,
+            relative=self.relative,
+        )
+
+    def extra_repr(self) -> str:
+        options = ("weight", "label_smoothing", "relative")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in options)
+
+
+def _maps(features: Tensor) -> Tensor:
+    pooled = isinstance(features, Tensor) and not features.is_nested and features.dim() == 2
+    return features[:, :, None, None] if pooled else features
+
+
+def _check_numbers(weight: float, label_smoothing: float) -> tuple[float, float]:
+    smoothing = expect_number("label_smoothing", label_smoothing)
+    if not 0 <= smoothing <= 1:
+        raise InputError(f"label_smoothing: expected 0 to 1, got {label_smoothing}")
+    return expect_number("weight", weight, least=0), smoothing
 
 
 def _variance(latents: Tensor) -> Tensor:
@@ -111,29 +175,26 @@ def _variance(latents: Tensor) -> Tensor:
     return wide.var(0, correction=0).mean() + torch.finfo(wide.dtype).eps ** 2
 
 
-def _check(logits: Tensor, target: Tensor, count: int) -> None:
+def _checked_target(logits: Tensor, target: Tensor, count: int) -> Tensor:
+    """``target``, after what would otherwise be an error from within."""
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 2 * count:
         raise InputError(f"head: expected to yield logits [{2 * count},K], got {shape}")
     classes = logits.shape[1]
+    expected = f"{torch.int64} [{count}], or probabilities [{count},{classes}]"
+    expect_tensor("target", target, (torch.int64, *FLOATS), expected)
     is_index = target.dtype == torch.int64 and target.shape == (count,)
     is_probability = target.is_floating_point() and target.shape == (count, classes)
     if not (is_index or is_probability):
-        raise InputError(
-            f"target: expected {torch.int64} [{count}], or probabilities [{count},{classes}], "
-            f"got {target.dtype} {list(target.shape)}"
-        )
-    if target.device != logits.device:
-        raise InputError(
-            f"target: expected the device of the logits, {logits.device}, got {target.device}"
-        )
-    # A type of its own, as of a fake tensor, has no value to look at.
-    costs_nothing = type(target) is Tensor and target.device.type == "cpu"
-    if is_index and costs_nothing and not torch.compiler.is_compiling():
-        outside = (target < 0) | (target >= classes)
-        if outside.any():
-            where = int(outside.nonzero()[0])
-            raise InputError(
-                f"target: expected classes from 0 to {classes - 1}, "
-                f"got {int(target[where])} at index {where}"
-            )
+        raise InputError(f"target: expected {expected}, got {target.dtype} {list(target.shape)}")
+    expect_device("target", target, "the logits", logits)
+    if not is_index:
+        return target
+    inside = (target >= 0) & (target < classes)
+    within = f"target: expected classes from 0 to {classes - 1}"
+    if torch.compiler.is_compiling():
+        return asserted(target, inside, within)
+    if has_values(target) and not inside.all():
+        where = int(inside.logical_not().nonzero()[0])
+        raise InputError(f"{within}, got {int(target[where])} at index {where}")
+    return target

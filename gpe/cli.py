@@ -4,6 +4,7 @@ A command's options are the fields of its configuration (:mod:`gpe.experiments.o
 ``Places``, and ``--json``. Torch takes seconds to import: only the functions that run something do.
 """
 
+import codecs
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from importlib import import_module, metadata
 from inspect import Parameter, Signature
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -35,14 +37,31 @@ _NUMBERS = {int: "whole numbers", float: "numbers"}
 _NAMES = {int: "int", float: "float"}
 
 
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal without UTF-8, or none, cannot show, in ASCII."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in text), error.end
+
+
+_PLAINLY = "gpe.plainly"
+_PLAIN = {"\u00a0": " ", "±": "+-", "×": "x", "−": "-", "\u2013": "-", "…": "...", "λ": "lambda"}
+codecs.register_error(_PLAINLY, _plainly)
+
+
 def main() -> None:
     """Runs the command line; wrong input gets one line and exit code 2."""
     # OpenMP's threads wait for each other by spinning; long spins cost much where other processes
     # want the cores. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=_PLAINLY)
     try:
         with needs("this command"):
             code = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         if code == 130:  # so Typer says that it was interrupted; older ones raise Abort
             raise KeyboardInterrupt
         sys.exit(code)
@@ -51,7 +70,9 @@ def main() -> None:
     except UsageError as error:
         _fail(getattr(error, "format_message", error.__str__)(), 2)
     except OSError as error:
-        _fail(str(error), 1)
+        if isinstance(sys.stdout, TextIOWrapper):  # what is left in it cannot be written either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail("" if isinstance(error, BrokenPipeError) else str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; the same command continues where it stopped", 130)
 
@@ -70,7 +91,8 @@ def _add_experiments() -> None:
         for command in config.COMMANDS:
             group, _, name = command.name.rpartition(" ")
             if group and group not in groups:
-                groups[group] = typer.Typer(no_args_is_help=True, help=config.__doc__)
+                about = import_module(f"gpe.experiments.{folder}").__doc__
+                groups[group] = typer.Typer(no_args_is_help=True, help=about)
                 app.add_typer(groups[group], name=group)
             parent = groups[group] if group else app
             parent.command(name, help=command.help)(_function(folder, command))
@@ -104,14 +126,13 @@ def _run(
 ) -> None:
     from gpe.experiments.processes import is_first, processes
     from gpe.experiments.progress import Progress
-    from gpe.experiments.runs import make_directory
+    from gpe.experiments.runs import writable
 
     with processes():
         run = getattr(import_module(f"gpe.experiments.{folder}.run"), command.run)
         configs = command.config.several(**given, **extra, **command.fixed)
         found = Places(**places)
-        make_directory(found.out)
-        with Progress(Console(stderr=True)) as progress:
+        with writable(found.out), Progress(Console(stderr=True)) as progress:
             directories = run(configs, found, progress)
         if is_first():
             _print_runs(directories, found.out, as_json)
@@ -129,11 +150,11 @@ def _parameters(command: Command) -> Iterator[Parameter]:
         many = one.name in config.SWEPT or get_origin(hint) is tuple
         kind = get_args(hint)[0] if get_origin(hint) is tuple else hint
         metavar = f"<{_NAMES.get(kind, 'str')},...>" if many and not option_of(one).argument else ""
-        if many and option_of(one).argument:
-            hint = list[str]
+        said, default = option_of(one), _default(config, one)
+        if many and said.argument:
+            hint, default = list[str], MISSING if one.default is MISSING else None
         elif many or hint not in (int, float, bool, Path):
             hint = str
-        said, default = option_of(one), _default(config, one)
         decided = config.preset_values(command.fixed) if command.fixed else {}
         shown = _preset_defaults(config, one.name) if said.preset else ""
         if decided.get(one.name) is not None:
@@ -261,11 +282,10 @@ def report(
 ) -> None:
     """Draw any number of runs as one HTML page that needs nothing else."""
     from gpe.experiments.reports import write_report
-    from gpe.records import find
+    from gpe.report.words import count
 
-    directories = find(runs)
-    write_report(directories, out)
-    typer.echo(f"{out}: {len(directories)} runs")
+    number = write_report(runs, out, lambda note: typer.echo(f"gpe: {note}", err=True))
+    typer.echo(f"{out}: {count(number, 'run')}")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,28 @@ def interpreted() -> bool:
 @pytest.fixture(params=DEVICES)
 def device(request) -> str:
     return request.param
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """A function from arguments to (exit code, stdout, stderr) of ``gpe``, in an empty directory.
+
+    An exception that is not turned into an exit code fails the test.
+    """
+    from gpe import cli
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "3000")  # which main sets for its process
+    # Two threads gain nothing on tiny layers.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def gpe(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gpe", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    yield gpe
+    torch.set_num_threads(threads)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gpe.experiments.reports import write_report
 from gpe.records import Record, find, save_arrays
-from gpe.report import write_report
 from gpe.report.runs import Run
 
 CLASSES = ["cat", "dog", "frog"]

@@ -12,7 +12,8 @@
 
 // A function compiled for AVX-512, AVX2 and the baseline; the loader picks one for the processor it
 // finds, so that one binary serves all.
-#if defined(__x86_64__) && defined(__linux__) && defined(__has_attribute)
+#if defined(__x86_64__) && defined(__linux__) && defined(__has_attribute) && \
+    !defined(GPE_MULTIVERSION)
 #if __has_attribute(target_clones)
 #define GPE_MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "../pooling.h"
 #include "cpu.h"
@@ -13,50 +14,59 @@
 namespace gpe::pooling {
 namespace {
 
-// Every sum has an order of its own, whatever part of the work a thread gets: blocks of pixels are
-// added up in Accumulate<T>, and the sums of blocks in double.
-constexpr int64_t kBlock = 512;       // pixels that are neighbours in memory
-constexpr int64_t kPixelBlock = 256;  // pixels whose channels are
-constexpr int64_t kTile = 2048;       // channels whose sums stay close to the processor
+// Every sum has an order of its own, whatever part of the work a thread gets: eight pixels are added
+// up in pairs in Accumulate<T>, and those sums in double. One after the other in float, equal numbers
+// would be off by the same rounding each time.
+constexpr int64_t kBlock = 512;  // pixels that are widened at once
+constexpr int64_t kInPairs = 8;  // pixels
+constexpr int64_t kTile = 2048;  // channels whose sums stay close to the processor
+constexpr int64_t kLanes = 8;
 
 // Left to itself, g++ adds one number after the other, since the order is not its to choose.
-template <typename A, int kSize>
-struct Lanes {
-  typedef A Vector __attribute__((vector_size(kSize * sizeof(A))));
+template <typename A, int64_t kSize = kLanes>
+using Lanes __attribute__((vector_size(kSize * sizeof(A)))) = A;
 
-  Vector sums = {};
+// Wide vectors as results have an ABI of their own, which does not matter to what is always inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
 
-  C10_ALWAYS_INLINE void add(const A* addends) {
-    Vector next;
-    std::memcpy(&next, addends, sizeof(next));
-    sums += next;
+template <typename Vector, typename A>
+C10_ALWAYS_INLINE Vector lanes_at(const A* numbers) {
+  Vector lanes;
+  std::memcpy(&lanes, numbers, sizeof(lanes));
+  return lanes;
+}
+
+// Of kCount numbers or vectors, a power of two, `step` apart.
+template <int64_t kCount, typename Sum, typename T>
+C10_ALWAYS_INLINE Sum sum_in_pairs(const T* from, int64_t step) {
+  if constexpr (kCount > 1) {
+    constexpr int64_t kHalf = kCount / 2;
+    return sum_in_pairs<kHalf, Sum>(from, step) + sum_in_pairs<kHalf, Sum>(from + kHalf * step, step);
+  } else if constexpr (std::is_arithmetic_v<Sum>) {
+    return Sum(*from);
+  } else {
+    return lanes_at<Sum>(from);
   }
+}
 
-  C10_ALWAYS_INLINE void store(A* to) const { std::memcpy(to, &sums, sizeof(sums)); }
-};
+template <int64_t kVectors, typename A>
+C10_ALWAYS_INLINE void add_vectors(const A*& addends, int64_t& count, Lanes<double>& lanes) {
+  lanes += __builtin_convertvector((sum_in_pairs<kVectors, Lanes<A>>(addends, kLanes)),
+                                   Lanes<double>);
+  addends += kVectors * kLanes;
+  count -= kVectors * kLanes;
+}
 
 template <typename A>
-C10_ALWAYS_INLINE A sum_of_block(const A* addends, int64_t count) {
-  Lanes<A, 8> even, odd;
-  for (; count >= 16; addends += 16, count -= 16) {
-    even.add(addends);
-    odd.add(addends + 8);
-  }
-  if (count >= 8) {
-    even.add(addends);
-    addends += 8;
-    count -= 8;
-  }
-  even.sums += odd.sums;
-  Lanes<A, 4> half;
-  std::memcpy(&half.sums, &even.sums, sizeof(half.sums));
-  half.add(reinterpret_cast<const A*>(&even.sums) + 4);
-  if (count >= 4) {
-    half.add(addends);
-    addends += 4;
-    count -= 4;
-  }
-  A sum = (half.sums[0] + half.sums[2]) + (half.sums[1] + half.sums[3]);
+C10_ALWAYS_INLINE double sum_of_block(const A* addends, int64_t count) {
+  Lanes<double> lanes = {};
+  while (count >= 8 * kLanes) add_vectors<8>(addends, count, lanes);
+  if (count >= 4 * kLanes) add_vectors<4>(addends, count, lanes);
+  if (count >= 2 * kLanes) add_vectors<2>(addends, count, lanes);
+  if (count >= kLanes) add_vectors<1>(addends, count, lanes);
+  const double* each = reinterpret_cast<const double*>(&lanes);
+  const auto half = lanes_at<Lanes<double, 4>>(each) + lanes_at<Lanes<double, 4>>(each + 4);
+  double sum = (half[0] + half[2]) + (half[1] + half[3]);
   for (; count > 0; --count) sum += *addends++;
   return sum;
 }
@@ -98,47 +108,40 @@ GPE_MULTIVERSION void pool_planes(const T* image, const Maps& maps, int64_t coun
   }
 }
 
-// Adds `size` pixels of `count` channels, which are neighbours in memory, to the sums.
-template <typename T>
-C10_ALWAYS_INLINE void add_pixels(const T* pixels, int64_t size, int64_t stride, int64_t count,
-                                  Accumulate<T>* __restrict sums) {
+// Adds kPixels pixels of `count` channels, which are neighbours in memory, to the sums.
+template <int64_t kPixels, typename T>
+C10_ALWAYS_INLINE void add_pixels(const T* pixels, int64_t stride, int64_t count,
+                                  double* __restrict sums) {
   using A = Accumulate<T>;
-  for (; size > 0; --size, pixels += stride) {
-    int64_t c = 0;
-    if constexpr (std::is_same_v<T, A>) {
-      for (; c + 32 <= count; c += 32) {
-        Lanes<A, 8> lanes[4];
-        for (int i = 0; i < 4; ++i) {
-          lanes[i].add(sums + c + 8 * i);
-          lanes[i].add(pixels + c + 8 * i);
-        }
-        for (int i = 0; i < 4; ++i) lanes[i].store(sums + c + 8 * i);
-      }
+  int64_t c = 0;
+  if constexpr (std::is_same_v<T, A>) {
+    for (; c + kLanes <= count; c += kLanes) {
+      const auto added = __builtin_convertvector(
+          (sum_in_pairs<kPixels, Lanes<A>>(pixels + c, stride)), Lanes<double>);
+      const auto sum = lanes_at<Lanes<double>>(sums + c) + added;
+      std::memcpy(sums + c, &sum, sizeof(sum));
     }
-    for (; c < count; ++c) sums[c] += A(pixels[c]);
   }
+  for (; c < count; ++c) sums[c] += sum_in_pairs<kPixels, A>(pixels + c, stride);
 }
 
 // The same as pool_planes where channels are neighbours: side by side.
 template <typename T>
 GPE_MULTIVERSION void pool_pixels(const T* image, const Maps& maps, int64_t count,
                                   Accumulate<T>* __restrict means) {
-  using A = Accumulate<T>;
   const double scale = 1.0 / maps.pixels();
   const int64_t stride = maps.pixel_stride;
   for (int64_t first = 0; first < count; first += kTile) {
     const int64_t channels = std::min(kTile, count - first);
-    A block[kTile];
     double sums[kTile];
     std::fill(sums, sums + channels, 0.0);
     for (int64_t run = 0; run < maps.runs; ++run) {
       const T* pixels = image + first + run * maps.run_stride;
-      for (int64_t i = 0; i < maps.run_length; i += kPixelBlock) {
-        const int64_t size = std::min(kPixelBlock, maps.run_length - i);
-        std::fill(block, block + channels, A(0));
-        add_pixels(pixels + i * stride, size, stride, channels, block);
-        for (int64_t c = 0; c < channels; ++c) sums[c] += block[c];
-      }
+      int64_t i = 0;
+      for (; i + kInPairs <= maps.run_length; i += kInPairs)
+        add_pixels<kInPairs>(pixels + i * stride, stride, channels, sums);
+      for (; i < maps.run_length; ++i)
+        add_pixels<1>(pixels + i * stride, stride, channels, sums);
     }
     for (int64_t c = 0; c < channels; ++c) means[first + c] = sums[c] * scale;
   }

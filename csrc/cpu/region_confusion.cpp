@@ -1,6 +1,7 @@
 #include "../region_confusion.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -33,19 +34,18 @@ class Plan {
     std::vector<Span> spans;
   };
 
-  explicit Plan(const Call& call) {
+  // Where regions are not told apart, a span is of any number of them, and names none.
+  Plan(const Call& call, bool apart) {
     const std::vector<int64_t> tops = borders(call.regions, &Rectangle::top, &Rectangle::bottom);
     const std::vector<int64_t> lefts = borders(call.regions, &Rectangle::left, &Rectangle::right);
     left_ = lefts.front();
     right_ = lefts.back();
+    std::vector<Rectangle> sorted = call.regions;
+    std::sort(sorted.begin(), sorted.end(),
+              [](const Rectangle& a, const Rectangle& b) { return a.left < b.left; });
     for (size_t i = 0; i + 1 < tops.size(); ++i) {
-      Band band = {tops[i], tops[i + 1], {}};
-      for (size_t j = 0; j + 1 < lefts.size(); ++j) {
-        std::vector<int64_t> inside;
-        for (size_t r = 0; r < call.regions.size(); ++r)
-          if (call.regions[r].holds(tops[i], lefts[j])) inside.push_back(r);
-        if (!inside.empty()) band.spans.push_back({lefts[j], lefts[j + 1], std::move(inside)});
-      }
+      Band band = {tops[i], tops[i + 1],
+                   apart ? spans_apart(call.regions, tops[i], lefts) : spans(sorted, tops[i])};
       if (band.spans.empty()) continue;
       rows_ += band.bottom - band.top;
       most_spans_ = std::max<int64_t>(most_spans_, band.spans.size());
@@ -58,22 +58,46 @@ class Plan {
   int64_t rows() const { return rows_; }  // of an image, that lie in some region
   int64_t most_spans() const { return most_spans_; }
 
-  // Calls run(image, band, first, last) for rows [begin, end) of all images.
-  template <typename Run>
-  void for_each_band(int64_t begin, int64_t end, Run run) const {
-    while (begin < end) {
-      const int64_t image = begin / rows_;
-      int64_t row = begin % rows_;
-      size_t i = 0;
-      for (; row >= bands_[i].bottom - bands_[i].top; ++i) row -= bands_[i].bottom - bands_[i].top;
-      const int64_t first = bands_[i].top + row;
-      const int64_t last = std::min(bands_[i].bottom, first + end - begin);
-      run(image, bands_[i], first, last);
-      begin += last - first;
+  // Calls run(image, band, first, last) for rows [begin, end) of all images, a band of all images
+  // after the other, and done(band) once after each.
+  template <typename Run, typename Done>
+  void for_each_band(int64_t images, int64_t begin, int64_t end, Run run, Done done) const {
+    for (const Band& band : bands_) {
+      const int64_t rows = band.bottom - band.top, stop = std::min(end, images * rows);
+      for (int64_t i = std::max<int64_t>(0, begin), next; i < stop; i = next) {
+        next = std::min(stop, (i / rows + 1) * rows);
+        run(i / rows, band, band.top + i % rows, band.top + i % rows + next - i);
+        if (next == stop) done(band);
+      }
+      begin -= images * rows;
+      end -= images * rows;
     }
   }
 
  private:
+  static std::vector<Band::Span> spans_apart(const std::vector<Rectangle>& regions, int64_t top,
+                                             const std::vector<int64_t>& lefts) {
+    std::vector<Band::Span> found;
+    for (size_t j = 0; j + 1 < lefts.size(); ++j) {
+      std::vector<int64_t> inside;
+      for (size_t r = 0; r < regions.size(); ++r)
+        if (regions[r].holds(top, lefts[j])) inside.push_back(r);
+      if (!inside.empty()) found.push_back({lefts[j], lefts[j + 1], std::move(inside)});
+    }
+    return found;
+  }
+
+  static std::vector<Band::Span> spans(const std::vector<Rectangle>& sorted, int64_t top) {
+    std::vector<Band::Span> found;
+    for (const Rectangle& region : sorted) {
+      if (!region.holds(top, region.left)) continue;
+      if (found.empty() || found.back().end < region.left)
+        found.push_back({region.left, region.right, {}});
+      found.back().end = std::max(found.back().end, region.right);
+    }
+    return found;
+  }
+
   int64_t left_, right_, rows_ = 0, most_spans_ = 0;
   std::vector<Band> bands_;
 };
@@ -183,7 +207,6 @@ class Counter {
   void operator()(int64_t image, const Plan::Band& band, int64_t first, int64_t last,
                   Predict& predict) {
     const Codes codes = Codes::of_labels(call_.classes, call_.ignore_index);
-    int64_t pixels = 0;
     for (int64_t y = first; y < last; ++y) {
       predict(image, y, pairs_.data());
       add_row(call_.labels, image, y, plan_, codes, side_, pairs_.data());
@@ -192,15 +215,11 @@ class Counter {
         count_pairs(pairs_.data() + span.begin, span.end - span.begin, side_ * side_, tables);
         tables += kTables * side_ * side_;
       }
-      pixels += call_.width();
-      if (pixels + call_.width() > kMostPixels || y + 1 == last) {
-        flush(band);
-        pixels = 0;
-      }
+      pixels_ += call_.width();
+      if (pixels_ + call_.width() > kMostPixels) flush(band);
     }
   }
 
- private:
   // Adds the counts to those of all threads.
   void flush(const Plan::Band& band) {
     static std::mutex mutex;
@@ -226,30 +245,122 @@ class Counter {
       for (int64_t j = 0; j < side_; ++j) wrong[0] += count(classes + 1, j);
     }
     std::fill(tables_.begin(), tables_.end(), 0);
+    pixels_ = 0;
   }
 
+ private:
   const Call& call_;
   const Plan& plan_;
   const int64_t side_;
+  int64_t pixels_ = 0;
   std::vector<uint32_t> tables_;
   std::vector<Pair> pairs_;
 };
 
 template <typename Predict>
-void count_all(const Call& call) {
-  const Plan plan(call);
+void count_all(const Call& call, bool apart = true) {
+  const Plan plan(call, apart);
   const auto count = [&](auto pair) {
     const auto grain = grain_size(call.width());
     at::parallel_for(0, call.images() * plan.rows(), grain, [&](int64_t begin, int64_t end) {
       Predict predict(call, plan);
       Counter<decltype(pair)> counter(call, plan);
-      plan.for_each_band(begin, end, [&](auto image, const auto& band, auto first, auto last) {
-        counter(image, band, first, last, predict);
-      });
+      plan.for_each_band(
+          call.images(), begin, end,
+          [&](auto image, const auto& band, auto first, auto last) {
+            counter(image, band, first, last, predict);
+          },
+          [&](const auto& band) { counter.flush(band); });
     });
   };
   const int64_t side = table_side(call.classes);
   side * side <= UINT16_MAX ? count(uint16_t()) : count(uint32_t());
+}
+
+// Whether one pass over the pixels for all regions takes less than a pass for each. Many that overlap
+// cut an image into more pieces, whose tables are added to each region around them, than is worth it.
+bool fit_one_pass(const Call& call) {
+  const std::vector<int64_t> tops = borders(call.regions, &Rectangle::top, &Rectangle::bottom);
+  const std::vector<int64_t> lefts = borders(call.regions, &Rectangle::left, &Rectangle::right);
+  const auto between = [](const std::vector<int64_t>& sorted, int64_t first, int64_t last) {
+    return std::lower_bound(sorted.begin(), sorted.end(), last) -
+           std::lower_bound(sorted.begin(), sorted.end(), first);
+  };
+  const double count = call.regions.size(), side = table_side(call.classes), table = side * side;
+  const double pieces = double(tops.size() - 1) * (lefts.size() - 1);
+  double tables = 0, pixels = 0;
+  for (const Rectangle& region : call.regions) {
+    tables += double(between(tops, region.top, region.bottom)) *
+              between(lefts, region.left, region.right);
+    pixels += double(region.bottom - region.top) * (region.right - region.left) * call.images();
+  }
+  return table * (kTables * pieces + tables) + pieces * count <=
+         table * (kTables + 1) * count + pixels;
+}
+
+// Pairs of label and prediction once, then each region by itself.
+template <typename Pair>
+void count_each(const Call& call) {
+  const Plan plan(call, /*apart=*/false);
+  const Codes codes = Codes::of_labels(call.classes, call.ignore_index);
+  const int64_t height = call.height(), width = call.width(), rows = call.images() * height;
+  const int64_t classes = call.classes, side = table_side(classes), size = side * side;
+  std::vector<Pair> pairs(rows * width);
+  at::parallel_for(0, rows, grain_size(width), [&](int64_t begin, int64_t end) {
+    const Predicted predict(call, plan);
+    for (int64_t i = begin; i < end; ++i) {
+      predict(i / height, i % height, &pairs[i * width]);
+      add_row(call.labels, i / height, i % height, plan, codes, side, &pairs[i * width]);
+    }
+  });
+  at::parallel_for(0, call.regions.size(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<uint32_t> tables(kTables * size);
+    for (int64_t r = begin; r < end; ++r) {
+      int64_t* const confusion = call.confusion.mutable_data_ptr<int64_t>() + r * classes * classes;
+      const Rectangle& region = call.regions[r];
+      const auto flush = [&] {
+        for (int64_t i = 0; i < classes * classes; ++i)
+          for (int64_t t = 0; t < kTables; ++t)
+            confusion[i] += tables[t * size + i / classes * side + i % classes];
+        std::fill(tables.begin(), tables.end(), 0);
+      };
+      int64_t pixels = 0;
+      for (int64_t first = 0; first < rows; first += height) {
+        for (int64_t y = first + region.top; y < first + region.bottom; ++y) {
+          count_pairs(&pairs[y * width + region.left], region.right - region.left, size,
+                      tables.data());
+          pixels += width;
+          if (pixels + width <= kMostPixels) continue;
+          flush();
+          pixels = 0;
+        }
+      }
+      flush();
+    }
+  });
+}
+
+void count_predicted(const Call& call) {
+  if (fit_one_pass(call)) return count_all<Predicted>(call);
+  count_all<Predicted>(call, /*apart=*/false);  // what is wrong, which counts once
+  const int64_t side = table_side(call.classes);
+  side * side <= UINT16_MAX ? count_each<uint16_t>(call) : count_each<uint32_t>(call);
+}
+
+template <typename T>
+at::Tensor predicted(const Call& call) {
+  const at::Tensor predictions = at::empty(call.labels.sizes(), at::kUInt16);
+  const Plan plan(call, /*apart=*/false);
+  const int64_t height = call.height(), width = call.width();
+  at::parallel_for(0, call.images() * height, grain_size(width), [&](int64_t begin, int64_t end) {
+    Upsampled<T> predict(call, plan);
+    std::vector<uint16_t> row(padded(width) + kLanes);
+    for (int64_t i = begin; i < end; ++i) {
+      predict(i / height, i % height, row.data());
+      std::copy_n(row.data(), width, predictions.mutable_data_ptr<uint16_t>() + i * width);
+    }
+  });
+  return predictions;
 }
 
 template <typename T>
@@ -276,10 +387,16 @@ int64_t count_not_finite(const at::Tensor& logits) {
 }
 
 void run(const Call& call) {
-  if (call.predicted()) return count_all<Predicted>(call);
+  if (call.predicted()) return count_predicted(call);
   with_dtype(call, [&](auto type) {
     using T = decltype(type);
-    count_all<Upsampled<T>>(call);
+    if (fit_one_pass(call)) {
+      count_all<Upsampled<T>>(call);
+    } else {
+      Call counted = call;
+      counted.logits = predicted<T>(call);
+      count_predicted(counted);
+    }
     call.wrong.mutable_data_ptr<int64_t>()[2] = count_not_finite<T>(call.logits);
   });
 }

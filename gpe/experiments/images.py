@@ -1,7 +1,6 @@
 """The images that a classifier is scored on, as large as it sees them."""
 
 from gpe.data import ImageSet, StreamedSet, load_test, named_set, stream_test
-from gpe.errors import InputError
 from gpe.experiments.options import Places
 from gpe.experiments.trained import Trained
 
@@ -28,9 +27,8 @@ def images_for(
     Raises:
         InputError: they cannot be had.
     """
-    if network.input_size is None or network.resize_size is None:
-        raise InputError(f"image_size: expected one with {network.name}, which tells none")
-    side = network.resize_size if border else network.input_size
+    input_size, resize_size = network.sizes
+    side = resize_size if border else input_size
     if named_set(data) not in (None, "imagenet"):
         return load_test(
             data,
@@ -43,7 +41,7 @@ def images_for(
     return stream_test(
         data,
         side=side,
-        resize_side=network.resize_size,
+        resize_side=resize_size,
         images=images,
         root=places.root,
         workers=places.workers,

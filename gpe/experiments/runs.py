@@ -7,7 +7,7 @@ is about included, and so is found again by the same command alone.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,17 +56,16 @@ def run_all(
         directories.append(directory)
         if not places.force and is_finished(directory, config, progress):
             continue
-        if is_first():
-            make_directory(directory)
-            if places.force or not places.resume or (directory / RECORD).exists():
+        with writable(directory):
+            if is_first() and (places.force or not places.resume or (directory / RECORD).exists()):
                 clear(directory)
-        start = time.perf_counter()
-        record = run(config, directory)
-        if record is not None and is_first():
-            record.run["seconds"] = record.run["seconds"] or time.perf_counter() - start
-            record.save(directory)
-            for file in directory.glob(f"{PARTIAL}*"):
-                file.unlink()
+            start = time.perf_counter()
+            record = run(config, directory)
+            if record is not None and is_first():
+                record.run["seconds"] = record.run["seconds"] or time.perf_counter() - start
+                record.save(directory)
+                for file in directory.glob(f"{PARTIAL}*"):
+                    file.unlink()
     return directories
 
 
@@ -75,8 +74,16 @@ def record(
 ) -> Record:
     """The record of what was measured without training; ``run`` is told beside the machine."""
     device = getattr(config, "device", "cpu")
-    about = {"device": device, "paper": config.paper, "run": run}
-    return Record.of(experiment, config, result, chance=chance, seconds=0.0, **about)
+    return Record.of(
+        experiment,
+        config,
+        result,
+        chance=chance,
+        seconds=0.0,  # run_all says how many
+        device=device,
+        paper=config.paper,
+        run=run,
+    )
 
 
 class Partial:
@@ -122,7 +129,12 @@ def is_finished(directory: Path, config: Config, progress: Progress) -> bool:
         progress.note(f"{directory.name}: its record cannot be read and is made again: {error}")
         return False
     options = as_json(config)
-    stale = [name for name in stored.keys() & options.keys() if stored[name] != options[name]]
+    # What the run itself decided, where nothing was given, stands in the record alone.
+    stale = [
+        name
+        for name in stored.keys() & options.keys()
+        if options[name] not in (None, "") and stored[name] != options[name]
+    ]
     if stale:
         progress.note(f"{directory.name}: is of another {', '.join(sorted(stale))}; runs again")
         return False
@@ -135,15 +147,34 @@ def as_json(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config)))
 
 
-def make_directory(directory: Path) -> None:
-    """Raise an InputError where a directory cannot be made or written."""
+@contextmanager
+def writable(directory: Path) -> Iterator[None]:
+    """Makes a directory, where there is none, around what is to write into it.
+
+    What fails and leaves nothing in it leaves no directory either.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    if not is_first():
+        yield
+        return
+    missing: list[Path] = []
     try:
+        missing += [each for each in (directory, *directory.parents) if not each.exists()]
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise InputError(f"out: cannot write to {directory}: {error.strerror}") from None
+    try:
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):  # those with something in them stay
+                each.rmdir()
+        raise
 
 
 def clear(directory: Path) -> None:

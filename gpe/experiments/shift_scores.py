@@ -54,7 +54,9 @@ def read_shifts(record: Record) -> dict[int, Score]:
     rows = {int(row["shift"]): row for row in record.result["consistency"]}
     found = {
         int(shift): Score(
-            *(float(rows[shift][name]) for name in Score._fields[:3]),
+            float(rows[shift]["consistency"]),
+            float(rows[shift]["low"]),
+            float(rows[shift]["high"]),
             None if rows[shift]["accuracy"] is None else float(rows[shift]["accuracy"]),
         )
         for shift in sorted(record.config["shifts"])

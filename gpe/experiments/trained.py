@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from gpe.data.imagenet import STATISTICS
+from gpe.data.opening import Interpolation
 from gpe.errors import InputError
 from gpe.experiments import EXPERIMENTS
 from gpe.experiments.options import PRETRAINED, RANDOM
@@ -17,8 +18,8 @@ from gpe.experiments.runs import CHECKPOINT, expecting
 from gpe.models import load_location_checkpoint, open_model
 from gpe.models.checkpoints import read_file
 from gpe.models.deeplab import load_deeplab_checkpoint
-from gpe.models.pretrained import Task
 from gpe.models.inside import digest
+from gpe.models.pretrained import Task
 
 # Checkpoints of before did not say what left them: an option that the others do not have.
 _OLD = {"permutation": "location", "crop_shift": "augshift", "output_stride": "segmentation"}
@@ -53,9 +54,16 @@ class Trained:
     std: tuple[float, ...] | None = None
     input_size: int | None = None
     resize_size: int | None = None
-    interpolation: str = "bilinear"
+    interpolation: Interpolation = "bilinear"
     config: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """``input_size`` and ``resize_size``; an InputError where the network tells none."""
+        if self.input_size is None or self.resize_size is None:
+            raise InputError(f"image_size: expected one with {self.name}, which tells none")
+        return self.input_size, self.resize_size
 
     @property
     def digest(self) -> str:
@@ -101,6 +109,8 @@ def open_trained(
         if known == RANDOM:
             raise InputError(f"weights: expected {PRETRAINED} with the file {path}, got {RANDOM}")
         found = _of_file(path, output_stride)
+    elif path.suffix in (".pth", ".pt", ".safetensors", ".tar", ".ckpt", ".bin"):
+        raise InputError(f"path: there is no {model}")
     else:
         found = _of_library(model, known, seed, tasks, image_size)
     if tasks and found.task not in tasks:
@@ -171,7 +181,7 @@ def _of_library(
         std=opened.std,
         input_size=opened.input_size,
         resize_size=opened.resize_size,
-        interpolation=opened.interpolation,
+        interpolation=cast(Interpolation, opened.interpolation),
         note=opened.note,
     )
 

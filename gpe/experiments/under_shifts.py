@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpe.choices import ShiftProtocol
 from gpe.experiments.images import Images
 from gpe.experiments.runs import Partial
 from gpe.metrics import ShiftConsistency
@@ -74,7 +75,13 @@ def consistency_rows(
 
 @torch.no_grad()
 def probabilities_under_shifts(
-    model: Model, images: Images, *, size: int, protocol: str, batch_size: int, **options: Any
+    model: Model,
+    images: Images,
+    *,
+    size: int,
+    protocol: ShiftProtocol,
+    batch_size: int,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """A few images, and what ``model`` says of each while it moves from left to right.
 

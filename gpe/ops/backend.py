@@ -111,8 +111,14 @@ def forced() -> bool:
     return bool(os.environ.get("GPE_BACKEND"))
 
 
-def implementation(name: str, device: str) -> Callable:
-    """The function that computes op ``name`` (a trailing ``_``: in place) on a device type."""
+def implementation(name: str, device: str, unserved: str = "") -> Callable:
+    """The function that computes op ``name`` (a trailing ``_``: in place) on a device type.
+
+    Where a reason is given why no kernel serves this call, that is plain PyTorch.
+    """
+    if unserved:
+        warn_once(f"gpe: {name} takes reference: {unserved}")
+        return getattr(reference, name)
     backend = choose(device)
     if backend == "compiled":
         return getattr(torch.ops.gpe, name)

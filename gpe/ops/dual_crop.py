@@ -6,8 +6,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_integer, plain, shown
 from gpe.ops import backend, reference
+from gpe.ops.checks import (
+    expect_addressable,
+    expect_device,
+    expect_memory_format,
+    expect_one_device,
+    expect_tensor,
+    expect_values,
+    told,
+)
 from gpe.ops.normalisation import output_dtype, scale_and_shift
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -70,22 +79,36 @@ def dual_crop(
     size, padding = pair("size", size, 1), pair("padding", padding, 0)
     _check(images, size, offsets, flips, padding, padding_mode, memory_format)
     dtype = output_dtype(images, dtype)
+    expect_addressable("size", (*offsets.shape[:2], images.shape[1], *size), dtype)
     scale, shift = scale_and_shift(images, mean, std, dtype)
     channels_last = memory_format == torch.channels_last
     crop = backend.implementation("dual_crop", images.device.type)
-    return crop(
-        images, offsets, flips, size, padding, padding_mode, scale, shift, dtype, channels_last
+    return told(
+        crop,
+        images,
+        offsets,
+        flips,
+        size,
+        padding,
+        padding_mode,
+        scale,
+        shift,
+        dtype,
+        channels_last,
     )
 
 
 def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     """Rows and columns of ``value``, or of one number for both; an InputError below ``least``."""
+    value = plain(name, value)
     sides = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(sides) != 2 or not all(isinstance(side, int) and side >= least for side in sides):
+    try:
+        rows, columns = (expect_integer(name, side, least) for side in sides)
+    except ValueError:  # also where there are not two
         raise InputError(
-            f"{name}: expected an integer of at least {least}, or two of them, got {value!r}"
-        )
-    return sides
+            f"{name}: expected an integer of at least {least}, or two of them, got {shown(value)}"
+        ) from None
+    return rows, columns
 
 
 def _check(
@@ -97,38 +120,33 @@ def _check(
     padding_mode: str,
     memory_format: torch.memory_format,
 ) -> None:
+    expect_tensor("images", images, (torch.uint8,), "torch.uint8", first=True)
+    expect_tensor("offsets", offsets, (torch.int64,), "torch.int64")
+    expect_tensor("flips", flips, (torch.bool,), "torch.bool")
     if images.dim() != 4 or 0 in images.shape[2:]:
         raise InputError(f"images: expected shape [N,C,H,W] with pixels, got {list(images.shape)}")
-    if images.dtype != torch.uint8:
-        raise InputError(f"images: expected torch.uint8, got {images.dtype}")
-    if offsets.dtype != torch.int64:
-        raise InputError(f"offsets: expected torch.int64, got {offsets.dtype}")
     count = len(images)
     if offsets.dim() != 3 or offsets.shape[1:] != (count, 2) or len(offsets) == 0:
         raise InputError(
             f"offsets: expected shape [V,{count},2], a row and a column for each image in each "
             f"of V views, got {list(offsets.shape)}"
         )
-    if flips.dtype != torch.bool:
-        raise InputError(f"flips: expected torch.bool, got {flips.dtype}")
     if flips.shape != offsets.shape[:2]:
         raise InputError(
             f"flips: expected shape {list(offsets.shape[:2])}, that of offsets without its last "
             f"dimension, got {list(flips.shape)}"
         )
     for name, tensor in (("offsets", offsets), ("flips", flips)):
-        if tensor.device != images.device:
-            raise InputError(
-                f"{name}: expected the device of images, {images.device}, got {tensor.device}"
-            )
-    if padding_mode not in PADDING_MODES:
+        expect_device(name, tensor, "images", images)
+        expect_values(name, tensor)
+    if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
         raise InputError(
-            f"padding_mode: expected one of {', '.join(PADDING_MODES)}, got {padding_mode!r}"
+            f"padding_mode: expected one of {', '.join(PADDING_MODES)}, got {shown(padding_mode)}"
         )
     for axis, side, pad, crop in zip(
         ("rows", "columns"), images.shape[2:], padding, size, strict=True
     ):
-        most = {"reflect": side - 1, "circular": side}.get(padding_mode, pad)
+        most = {"reflect": side - 1, "circular": side}.get(padding_mode, 2**61)
         if pad > most:
             raise InputError(
                 f"padding: expected at most {most} {axis} of {padding_mode} padding for an image "
@@ -139,13 +157,11 @@ def _check(
                 f"size: expected at most the {side + 2 * pad} {axis} of the padded image, "
                 f"got {crop}"
             )
-    if memory_format not in (torch.contiguous_format, torch.channels_last):
-        raise InputError(
-            f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
-        )
+    expect_memory_format(memory_format)
 
 
 def _fake(images, offsets, flips, size, padding, padding_mode, scale, shift, dtype, channels_last):
+    expect_one_device(images=images, offsets=offsets, flips=flips, scale=scale, shift=shift)
     return reference.empty_crops(images, offsets, size, dtype, channels_last)
 
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError
+from gpe.errors import InputError, shown
 from gpe.ops import backend
+from gpe.ops.checks import ANY, FLOATS, expect_one_device, expect_tensor, has_values, transformed
 
 
 class FlipDifference(NamedTuple):
@@ -68,35 +69,38 @@ def flip_difference(
     _check(features, mirrored, totals)
     if features.dim() == 2:
         features, mirrored = (pooled[:, :, None, None] for pooled in (features, mirrored))
-    before = totals or (None, None)
-    subtract = backend.implementation("flip_difference", features.device.type)
-    difference, *sums = subtract(features, mirrored, *before)
-    # A type of its own, as of a fake tensor, has no value to look at.
-    if sums[1].is_cpu and type(sums[1]) is Tensor and not torch.compiler.is_compiling():
+    total, absolute_total = totals or (None, None)
+    unserved = transformed(features, mirrored, total, absolute_total)
+    if totals and unserved:
+        raise InputError("totals: expected None inside torch.func and forward-mode AD, got some")
+    subtract = backend.implementation("flip_difference", features.device.type, unserved)
+    difference, *sums = subtract(features, mirrored, total, absolute_total)
+    if has_values(difference):
         _expect_no_nan(difference, sums[1])
     if totals:
         sums = [total.copy_(sum.detach()) for total, sum in zip(totals, sums, strict=True)]
-    return FlipDifference(difference, *sums)
+    return FlipDifference(difference, sums[0], sums[1])
 
 
 def _check(features: Tensor, mirrored: Tensor, totals: tuple[Tensor, Tensor] | None) -> None:
+    expect_tensor("features", features, FLOATS, "floating point", first=True)
     if features.dim() not in (2, 4):
         got = list(features.shape)
         raise InputError(f"features: expected shape [N,C,H,W] or [N,C], got {got}")
-    if not features.is_floating_point():
-        raise InputError(f"features: expected floating point, got {features.dtype}")
     if 0 in features.shape[2:]:
         raise InputError(f"features: expected maps with pixels, got {list(features.shape)}")
+    expect_tensor("mirrored", mirrored, ANY, "a tensor")
     for what in ("shape", "dtype", "device"):
         expected, got = getattr(features, what), getattr(mirrored, what)
         if expected != got:
             raise InputError(f"mirrored: expected the {what} of features, {expected}, got {got}")
     if totals is None:
         return
-    if len(totals) != 2 or not all(isinstance(total, Tensor) for total in totals):
-        raise InputError(f"totals: expected two tensors, got {totals!r:.80}")
+    if not isinstance(totals, (tuple, list)) or len(totals) != 2 or totals[0] is totals[1]:
+        raise InputError(f"totals: expected two tensors, got {shown(totals)}")
     shape = features.shape[1:2]
     for total in totals:
+        expect_tensor("totals", total, ANY, "two tensors")
         if total.dtype != torch.float64 or total.shape != shape or total.device != features.device:
             raise InputError(
                 f"totals: expected {torch.float64} {list(shape)} on {features.device}, "
@@ -118,6 +122,9 @@ def _expect_no_nan(difference: Tensor, absolute_total: Tensor) -> None:
 
 
 def _fake(features: Tensor, mirrored: Tensor, total: Tensor | None, absolute_total: Tensor | None):
+    expect_one_device(
+        features=features, mirrored=mirrored, total=total, absolute_total=absolute_total
+    )
     dtype = torch.promote_types(features.dtype, torch.float32)
     images, channels = features.shape[:2]
     sums = (features.new_empty((channels,), dtype=torch.float64) for _ in range(2))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpe.errors import InputError
 from gpe.ops import backend, reference
+from gpe.ops.checks import ANY, FLOATS, expect_one_device, expect_tensor, has_values, transformed
 
 
 class GapMse(NamedTuple):
@@ -62,7 +63,7 @@ def gap_mse(
         9.0
     """
     pooled, mse = pool_both(features_a, features_b)
-    return GapMse(*pooled.unbind(), mse)
+    return GapMse(pooled[0], pooled[1], mse)
 
 
 def pool_both(
@@ -71,14 +72,18 @@ def pool_both(
 ) -> tuple[Tensor, Tensor]:  # [2,N,C], []
     """What :func:`gap_mse` returns, with both latents in one tensor."""
     _check(features_a, features_b)
-    compiling = torch.compiler.is_compiling()
-    if compiling and features_a.is_cpu and features_a.is_contiguous() and not backend.forced():
+    if (
+        torch.compiler.is_compiling()
+        and features_a.is_cpu
+        and features_a.is_contiguous()
+        and not backend.forced()
+    ):
         pool = reference.gap_mse  # Inductor pools while it makes the maps; a kernel would read them
     else:
-        pool = backend.implementation("gap_mse", features_a.device.type)
+        unserved = transformed(features_a, features_b)
+        pool = backend.implementation("gap_mse", features_a.device.type, unserved)
     pooled, mse = pool(features_a, features_b)
-    # A type of its own, as of a fake tensor, has no value to look at.
-    if not compiling and mse.is_cpu and type(mse) is Tensor:
+    if has_values(mse):
         _expect_no_nan(pooled, mse, stacked=features_b is None)
     if pooled.dtype != features_a.dtype:
         pooled = pooled.to(features_a.dtype)
@@ -86,10 +91,9 @@ def pool_both(
 
 
 def _check(features_a: Tensor, features_b: Tensor | None) -> None:
+    expect_tensor("features_a", features_a, FLOATS, "floating point", first=True)
     if features_a.dim() != 4:
         raise InputError(f"features_a: expected shape [N,C,H,W], got {list(features_a.shape)}")
-    if not features_a.is_floating_point():
-        raise InputError(f"features_a: expected floating point, got {features_a.dtype}")
     if features_a.shape[2] == 0 or features_a.shape[3] == 0:
         raise InputError(f"features_a: expected maps with pixels, got {list(features_a.shape)}")
     if features_b is None:
@@ -99,6 +103,7 @@ def _check(features_a: Tensor, features_b: Tensor | None) -> None:
                 f"features_b is None, got {len(features_a)}"
             )
         return
+    expect_tensor("features_b", features_b, ANY, "a tensor")
     for what in ("shape", "dtype", "device"):
         expected, got = getattr(features_a, what), getattr(features_b, what)
         if expected != got:
@@ -121,10 +126,12 @@ def _expect_no_nan(pooled: Tensor, mse: Tensor, stacked: bool) -> None:
 
 def fake(features_a: Tensor, features_b: Tensor | None) -> tuple[Tensor, Tensor]:
     """What the kernels return, without values."""
+    expect_one_device(features_a=features_a, features_b=features_b)
     images, channels = features_a.shape[:2]
     dtype = torch.promote_types(features_a.dtype, torch.float32)
     images = images // 2 if features_b is None else images
-    return tuple(features_a.new_empty(shape, dtype=dtype) for shape in ((2, images, channels), ()))
+    pooled = features_a.new_empty((2, images, channels), dtype=dtype)
+    return pooled, features_a.new_empty((), dtype=dtype)
 
 
 if backend.extension().ready:

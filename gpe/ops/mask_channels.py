@@ -6,8 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_bool, shown
 from gpe.ops import backend
+from gpe.ops.checks import (
+    ANY,
+    INTEGERS,
+    asserted,
+    expect_one_device,
+    expect_tensor,
+    expect_values,
+    transformed,
+)
 
 
 def mask_channels(
@@ -40,57 +49,69 @@ def mask_channels(
         >>> gpe.mask_channels(torch.ones(2, 4, 8, 8), [0, 3]).mean((0, 2, 3))
         tensor([0., 1., 1., 0.])
     """
-    masked = _masked(features, channels)
-    device = features.device.type
+    masked, inplace = _masked(features, channels), expect_bool("inplace", inplace)
+    device, unserved = features.device.type, transformed(features)
+    if features.itemsize > 8:
+        unserved = f"kernels move at most 8 bytes at once, not {features.dtype}"
     if not inplace:
-        return backend.implementation("mask_channels", device)(features, masked)
+        return backend.implementation("mask_channels", device, unserved)(features, masked)
+    if unserved:
+        backend.implementation("mask_channels_", device, unserved)(features, masked)
+        return features
     if torch.is_grad_enabled() and features.requires_grad:
         if torch.compiler.is_compiling():  # which makes of it what it likes best
             return features.copy_(backend.implementation("mask_channels", device)(features, masked))
         return _InPlace.apply(features, masked)
     _mask_in_place(features, masked)
-    if not (torch.compiler.is_compiling() or features.is_inference()):
-        torch.autograd.graph.increment_version(features)
     return features
 
 
 def _masked(features: Tensor, channels: Tensor | Sequence[int]) -> Tensor:
     """Whether each of the channels is masked, ``[C]``."""
+    expect_tensor("features", features, ANY, "numbers", first=True)
     if features.dim() < 2:
         raise InputError(f"features: expected shape [N,C,...], got {list(features.shape)}")
     count = features.shape[1]
     if not isinstance(channels, Tensor):
         channels = _tensor(channels)
-    if channels.dtype != torch.int64 or channels.dim() != 1:
+    expect_tensor("channels", channels, (torch.int64,), f"{torch.int64} [k]")
+    if channels.dim() != 1:
         got = f"{channels.dtype} {list(channels.shape)}"
         raise InputError(f"channels: expected {torch.int64} [k], got {got}")
+    if channels.device not in (features.device, torch.device("cpu")):
+        raise InputError(
+            f"channels: expected the device of features, {features.device}, or the CPU, "
+            f"got {channels.device}"
+        )
+    expect_values("channels", channels)
     masked = torch.zeros(count, dtype=torch.bool, device=channels.device)
+    within = f"expected indices from 0 to {count - 1}"
     if channels.is_cuda or torch.compiler.is_compiling():
         inside = (channels >= 0) & (channels < count)
-        torch._assert_async(inside.all(), f"channels: expected indices from 0 to {count - 1}")
+        channels = asserted(channels, inside, f"channels: {within}")
         masked = masked.index_fill(0, channels.clamp(0, max(0, count - 1)), True)
         return masked.to(features.device)
-    outside = channels[(channels < 0) | (channels >= count)]
-    if len(outside):
-        raise InputError(
-            f"channels: expected indices from 0 to {count - 1}, got {outside[0].item()}"
-        )
-    masked[channels] = True
-    if masked.sum() != len(channels):
-        repeated = channels.bincount().argmax().item()
-        raise InputError(f"channels: expected each at most once, got {repeated} repeatedly")
-    return masked.to(features.device)
+    if len(channels):  # few operators, which would take longer than the masking
+        least, most = torch.aminmax(channels)
+        if least < 0 or most >= count:
+            outside = channels[(channels < 0) | (channels >= count)]
+            raise InputError(f"channels: {within}, got {outside[0].item()}")
+        masked.index_fill_(0, channels, True)
+        if masked.count_nonzero() != len(channels):
+            repeated = channels.bincount().argmax().item()
+            raise InputError(f"channels: expected each at most once, got {repeated} repeatedly")
+    return masked if features.is_cpu else masked.to(features.device)
 
 
 def _tensor(channels: Sequence[int]) -> Tensor:
     try:
-        tensor = torch.as_tensor(channels)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"channels: expected integers, got {channels!r:.80}") from None
+        # What numpy reverses has strides that torch does not take; a copy has not.
+        copy = getattr(channels, "copy", None)
+        tensor = torch.as_tensor(copy() if copy else channels)
+    except Exception:  # what comes may be anything, and so may raise anything
+        raise InputError(f"channels: expected integers, got {shown(channels)}") from None
     # Of an empty list torch makes floats; booleans would be a mask, not indices.
-    if tensor.numel() == 0 or not (tensor.is_floating_point() or tensor.dtype == torch.bool):
-        tensor = tensor.to(torch.int64)
-    return tensor
+    return tensor.to(torch.int64) if tensor.numel() == 0 or tensor.dtype in INTEGERS else tensor
 
 
 def _mask_in_place(features: Tensor, masked: Tensor) -> None:
@@ -114,6 +135,15 @@ class _InPlace(torch.autograd.Function):
         return mask(gradient, masked), None
 
 
+def _fake(features: Tensor, masked: Tensor) -> Tensor:
+    _fake_in_place(features, masked)
+    return torch.empty_like(features)
+
+
+def _fake_in_place(features: Tensor, masked: Tensor) -> None:
+    expect_one_device(features=features, masked=masked)
+
+
 def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(inputs[1])
 
@@ -125,8 +155,8 @@ def register(library: str) -> None:
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return mask(gradient, *ctx.saved_tensors), None
 
-    torch.library.register_fake(f"{library}::mask_channels", lambda maps, _: torch.empty_like(maps))
-    torch.library.register_fake(f"{library}::mask_channels_", lambda *arguments: None)
+    torch.library.register_fake(f"{library}::mask_channels", _fake)
+    torch.library.register_fake(f"{library}::mask_channels_", _fake_in_place)
     torch.library.register_autograd(
         f"{library}::mask_channels", backward, setup_context=_setup_context
     )

@@ -6,14 +6,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_number, plain, shown
+from gpe.ops.checks import FLOATS
 
 
 def output_dtype(images: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """``dtype``; if None that of autocast where it is on, else of floating images, else torch's."""
     if dtype is not None:
-        if not dtype.is_floating_point:
-            raise InputError(f"dtype: expected a floating-point dtype, got {dtype}")
+        if not isinstance(dtype, torch.dtype) or dtype not in FLOATS:
+            raise InputError(f"dtype: expected a floating-point dtype, got {shown(dtype)}")
         return dtype
     device = images.device.type
     if torch.is_autocast_enabled(device) and images.dtype != torch.float64:
@@ -37,9 +38,14 @@ def scale_and_shift(
     scale = tuple(1 / (unit * s) for s in stds)
     shift = tuple(-m / s for m, s in zip(means, stds, strict=True))
     arithmetic = torch.float64 if torch.float64 in (images.dtype, dtype) else torch.float32
+    if not all(abs(number) <= torch.finfo(arithmetic).max for number in (*scale, *shift)):
+        raise InputError(f"mean, std: expected a mean/std within {arithmetic}, got {means}, {stds}")
     # A tensor made on a GPU waits for a copy, which a captured CUDA graph forbids: made once.
     make = torch.tensor if torch.compiler.is_compiling() else _constant
-    return tuple(make(v, dtype=arithmetic, device=images.device) for v in (scale, shift))
+    device = images.device
+    return make(scale, dtype=arithmetic, device=device), make(
+        shift, dtype=arithmetic, device=device
+    )
 
 
 @lru_cache(maxsize=64)
@@ -51,10 +57,13 @@ def _constant(values: tuple[float, ...], *, dtype: torch.dtype, device: torch.de
 def _per_channel(
     name: str, values: float | Sequence[float] | None, default: float, channels: int
 ) -> tuple[float, ...]:
-    if values is None or isinstance(values, (int, float)):
-        return (default if values is None else float(values),) * channels
+    if values is None:
+        return (default,) * channels
+    values = plain(name, values)
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        return (expect_number(name, values),) * channels
     if len(values) != channels:
         raise InputError(
             f"{name}: expected one value or one for each of {channels} channels, got {len(values)}"
         )
-    return tuple(float(value) for value in values)
+    return tuple(expect_number(f"{name}[{i}]", value) for i, value in enumerate(values))

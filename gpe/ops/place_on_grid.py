@@ -1,13 +1,24 @@
 """Images on a grid: each in one cell of a larger canvas, zero elsewhere (paper, section 3.2)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_integer
 from gpe.ops import backend, reference
+from gpe.ops.checks import (
+    FLOATS,
+    expect_addressable,
+    expect_device,
+    expect_memory_format,
+    expect_one_device,
+    expect_tensor,
+    expect_values,
+    overlap,
+    told,
+    transformed,
+)
 from gpe.ops.normalisation import output_dtype, scale_and_shift
 
 
@@ -21,6 +32,7 @@ def place_on_grid(
     dtype: torch.dtype | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
     out: Tensor | None = None,
+    placed: Tensor | None = None,  # [N]
 ) -> Tensor:  # [N,C,n·h,n·w]
     """Places each image in one cell of an ``n×n`` grid, normalised, in one pass.
 
@@ -37,10 +49,12 @@ def place_on_grid(
         dtype: floating dtype of the canvas. If None: that of autocast where it is on, else
             that of floating images, else :func:`torch.get_default_dtype`.
         memory_format: ``torch.contiguous_format`` or ``torch.channels_last``.
-        out: the canvas that an earlier call returned. It changes nothing in the result, only
-            how fast it comes: where it still fits, its memory is used again, and where
-            nobody wrote to it in between (which torch counts, numpy does not), only the
-            cells that change are touched. Go on with what this call returns.
+        out: a tensor, such as the canvas of an earlier call, whose memory is used again where
+            it fits. It changes nothing in the result. Go on with what this call returns.
+        placed: the ``locations`` of the call that filled ``out``, with the same ``grid_size``,
+            where the caller knows that nobody wrote to it since: then only cells that change
+            are touched, which is many times faster on a large grid. Whatever else ``out``
+            holds stays. None: all of it is written.
 
     Returns:
         Canvases ``[N,C,n·h,n·w]``.
@@ -48,7 +62,8 @@ def place_on_grid(
     Raises:
         InputError: an argument of the wrong type, shape, dtype or device; ``grid_size`` below
             1; on the CPU, a location outside the grid (on a GPU that is a device-side
-            assertion); ``out`` together with images that require a gradient.
+            assertion); ``out`` together with images that require a gradient or are
+            transformed by torch.func; ``placed`` without ``out``.
 
     Example:
         >>> import torch, gpe
@@ -57,105 +72,91 @@ def place_on_grid(
         >>> canvas.shape, canvas[1, :, 64:, 64:].mean().item(), canvas[1].sum().item()
         (torch.Size([2, 3, 96, 96]), 1.0, 3072.0)
     """
-    _check(images, locations, grid_size, memory_format, out)
+    grid_size = expect_integer("grid_size", grid_size, 1, 2**31 - 1)
+    _check(images, locations, memory_format)
     dtype = output_dtype(images, dtype)
+    count, channels, height, width = images.shape
+    shape = (count, channels, grid_size * height, grid_size * width)
+    expect_addressable("grid_size", shape, dtype)
     scale, shift = scale_and_shift(images, mean, std, dtype)
-    device, tracing = images.device.type, torch.compiler.is_compiling()
+    device, unserved = images.device.type, transformed(images)
+    _check_out(images, out, placed, unserved)
 
-    reusable = out is not None and _fits(out, images, grid_size, dtype, memory_format)
-    if reusable and not tracing and (placed := _placed(out, grid_size)) is not None:
+    reusable = out is not None and _fits(out, shape, images.device, dtype, memory_format)
+    if out is not None and reusable and not torch.compiler.is_compiling():
         move = backend.implementation("place_on_grid_", device)
-        move(out, placed, images, locations, grid_size, scale, shift)
-        torch.autograd.graph.increment_version(out)
-        _remember(out, placed.copy_(locations), grid_size)
+        images, locations = (_apart(tensor, out) for tensor in (images, locations))
+        placed = None if placed is None else _apart(placed, out)
+        told(move, out, placed, images, locations, grid_size, scale, shift)
         return out
-
-    place = backend.implementation("place_on_grid", device)
+    place = backend.implementation("place_on_grid", device, unserved)
     channels_last = memory_format == torch.channels_last
-    canvas = place(images, locations, grid_size, scale, shift, dtype, channels_last)
-    if reusable:
-        canvas = out.copy_(canvas)
-    if not (tracing or canvas.requires_grad or canvas.is_inference()):
-        _remember(canvas, locations.clone(), grid_size)
-    return canvas
+    canvas = told(place, images, locations, grid_size, scale, shift, dtype, channels_last)
+    return out.copy_(canvas) if out is not None and reusable else canvas
 
 
-class _Placed(NamedTuple):
-    """What a canvas holds, for as long as its version says that nobody else wrote to it."""
-
-    locations: Tensor
-    grid_size: int
-    version: int
-
-
-def _remember(canvas: Tensor, locations: Tensor, grid_size: int) -> None:
-    canvas._gpe_placed = _Placed(locations, grid_size, canvas._version)
-
-
-def _placed(out: Tensor, grid_size: int) -> Tensor | None:
-    """The locations that ``out`` holds, None where they are not known."""
-    placed = getattr(out, "_gpe_placed", None)
-    if placed is None or placed.version != out._version:
-        backend.warn_once(
-            "gpe: place_on_grid writes the whole of `out`: it is no canvas of an earlier call, "
-            "or was changed since"
-        )
-        return None
-    return placed.locations if placed.grid_size == grid_size else None
+def _apart(tensor: Tensor, out: Tensor) -> Tensor:
+    return tensor.clone() if overlap(tensor, out) else tensor
 
 
 def _fits(
     out: Tensor,
-    images: Tensor,
-    grid_size: int,
+    shape: tuple[int, int, int, int],
+    device: torch.device,
     dtype: torch.dtype,
     memory_format: torch.memory_format,
 ) -> bool:
     """Whether ``out`` can hold the canvases."""
-    count, channels, height, width = images.shape
     return (
-        out.shape == (count, channels, grid_size * height, grid_size * width)
+        out.shape == shape
         and out.dtype == dtype
-        and out.device == images.device
+        and out.device == device
         and out.is_contiguous(memory_format=memory_format)
     )
 
 
-def _check(
-    images: Tensor,
-    locations: Tensor,
-    grid_size: int,
-    memory_format: torch.memory_format,
-    out: Tensor | None,
-) -> None:
+def _check(images: Tensor, locations: Tensor, memory_format: torch.memory_format) -> None:
+    allowed = (torch.uint8, *FLOATS)
+    expect_tensor("images", images, allowed, "uint8 or floating point", first=True)
     if images.dim() != 4:
         raise InputError(f"images: expected shape [N,C,h,w], got {list(images.shape)}")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise InputError(f"images: expected uint8 or floating point, got {images.dtype}")
-    if locations.dtype != torch.int64:
-        raise InputError(f"locations: expected torch.int64, got {locations.dtype}")
+    _check_locations("locations", locations, images)
+    expect_memory_format(memory_format)
+
+
+def _check_locations(name: str, locations: Tensor, images: Tensor) -> None:
+    expect_tensor(name, locations, (torch.int64,), "torch.int64")
     if locations.shape != images.shape[:1]:
         raise InputError(
-            f"locations: expected shape [{len(images)}], one for each image, "
+            f"{name}: expected shape [{len(images)}], one for each image, "
             f"got {list(locations.shape)}"
         )
-    if locations.device != images.device:
-        raise InputError(
-            f"locations: expected the device of images, {images.device}, got {locations.device}"
-        )
-    if not isinstance(grid_size, int) or grid_size < 1:
-        raise InputError(f"grid_size: expected an integer of at least 1, got {grid_size!r}")
-    if memory_format not in (torch.contiguous_format, torch.channels_last):
-        raise InputError(
-            f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
-        )
+    expect_device(name, locations, "images", images)
+    expect_values(name, locations)
+
+
+def _check_out(images: Tensor, out: Tensor | None, placed: Tensor | None, unserved: str) -> None:
+    if out is None:
+        if placed is not None:
+            raise InputError("placed: expected None without out, got locations")
+        return
+    expect_tensor("out", out, FLOATS, "None or a floating-point canvas")
     needs_gradient = torch.is_grad_enabled() and images.requires_grad
-    if out is not None and (needs_gradient or out.requires_grad):
+    if unserved or needs_gradient or out.requires_grad:
         raise InputError("out: expected None where a gradient is required")
+    if placed is not None:
+        _check_locations("placed", placed, images)
 
 
 def _fake(images, locations, grid_size, scale, shift, dtype, channels_last):
+    expect_one_device(images=images, locations=locations, scale=scale, shift=shift)
     return reference.empty_canvas(images, grid_size, dtype, channels_last)
+
+
+def _fake_in_place(canvas, placed, images, locations, grid_size, scale, shift):
+    expect_one_device(
+        canvas=canvas, placed=placed, images=images, locations=locations, scale=scale, shift=shift
+    )
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -174,7 +175,7 @@ def _backward(ctx, gradient: Tensor):
 def register(library: str) -> None:
     """Adds shapes and gradients to the kernels of ``torch.ops.<library>``."""
     torch.library.register_fake(f"{library}::place_on_grid", _fake)
-    torch.library.register_fake(f"{library}::place_on_grid_", lambda *arguments: None)
+    torch.library.register_fake(f"{library}::place_on_grid_", _fake_in_place)
     torch.library.register_autograd(
         f"{library}::place_on_grid", _backward, setup_context=_setup_context
     )

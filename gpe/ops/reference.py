@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpe.errors import InputError
+from gpe.ops.checks import asserted, has_values
 
 
 def place_on_grid(
@@ -22,27 +23,34 @@ def place_on_grid(
     channels_last: bool,
 ) -> Tensor:  # [N,C,n·h,n·w]
     """Canvases of zeros, each with ``images * scale + shift`` in one cell."""
-    expect_inside(locations, grid_size)
+    locations = expect_inside(locations, grid_size)
     canvas = empty_canvas(images, grid_size, dtype, channels_last).zero_()
-    patches = images * scale[:, None, None] + shift[:, None, None]
-    _cells(canvas, grid_size)[_index(locations, grid_size)] = patches.to(dtype)
-    return canvas
+    patches = (images * scale[:, None, None] + shift[:, None, None]).to(dtype)
+    number, _, rows, _, columns = _index(locations, grid_size)
+    # Into a new tensor, since torch.func.vmap takes no write into one that it does not map over.
+    cells = _cells(canvas, grid_size).movedim((2, 4), (1, 2))  # [N,n,n,C,h,w]
+    cells = cells.index_put((number, rows, columns), patches).movedim((1, 2), (2, 4))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return cells.flatten(4).flatten(2, 3).contiguous(memory_format=layout)
 
 
 def place_on_grid_(
     canvas: Tensor,
-    placed: Tensor,
+    placed: Tensor | None,
     images: Tensor,
     locations: Tensor,
     grid_size: int,
     scale: Tensor,
     shift: Tensor,
 ) -> None:
-    """Clears the cells ``placed`` of a canvas and writes the cells ``locations``."""
-    expect_inside(locations, grid_size)
+    """Clears the cells ``placed`` of a canvas, or all, and writes the cells ``locations``."""
+    locations = expect_inside(locations, grid_size)
     patches = images * scale[:, None, None] + shift[:, None, None]
     cells = _cells(canvas, grid_size)
-    cells[_index(placed, grid_size)] = 0
+    if placed is None:
+        canvas.zero_()
+    else:
+        cells[_index(expect_inside(placed, grid_size, "placed"), grid_size)] = 0
     cells[_index(locations, grid_size)] = patches.to(canvas.dtype)
 
 
@@ -78,12 +86,13 @@ def region_confusion(
     predicted = (predictions >= 0) & (predictions < num_classes)
     pairs = labels * num_classes + predictions
 
+    # One bin more takes what does not count: unlike a mask, it leaves every shape known.
+    pairs = torch.where(counted & predicted, pairs, num_classes**2)
     confusion, inside = [], torch.zeros_like(labels, dtype=torch.bool)
     for top, left, bottom, right in zip(*[iter(regions)] * 4, strict=True):
         cut = (slice(None), slice(top, bottom), slice(left, right))
         inside[cut] = True
-        # One bin more takes what does not count: unlike a mask, it leaves every shape known.
-        bins = torch.where(counted & predicted, pairs, num_classes**2)[cut].flatten()
+        bins = pairs[cut].flatten()
         zeros = labels.new_zeros(num_classes**2 + 1)
         confusion.append(zeros.scatter_add(0, bins, torch.ones_like(bins))[:-1])
     wrong = (inside & ~valid & (labels != ignore_index), inside & counted & ~predicted)
@@ -121,16 +130,17 @@ def flip_difference(
 def mask_channels(features: Tensor, masked: Tensor) -> Tensor:  # [N,C,...], [C]
     """``features`` with zeros where a channel is ``masked``."""
     # masked_fill alone would forget the memory format.
-    return features.clone().masked_fill_(_by_channel(masked, features), 0)
+    out = features.clone()
+    mask_channels_(out, masked)
+    return out
 
 
 def mask_channels_(features: Tensor, masked: Tensor) -> None:  # [N,C,...], [C]
     """The same in place."""
-    features.masked_fill_(_by_channel(masked, features), 0)
-
-
-def _by_channel(masked: Tensor, features: Tensor) -> Tensor:
-    return masked.view(-1, *(1 for _ in features.shape[2:]))
+    unsigned = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+    if features.dtype in unsigned:  # in which torch fills nothing
+        features = features.view(unsigned[features.dtype])
+    features.masked_fill_(masked.view(-1, *(1 for _ in features.shape[2:])), 0)
 
 
 def empty_canvas(images: Tensor, grid_size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
@@ -144,17 +154,16 @@ def empty_canvas(images: Tensor, grid_size: int, dtype: torch.dtype, channels_la
     )
 
 
-def expect_inside(locations: Tensor, grid_size: int) -> None:
+def expect_inside(locations: Tensor, grid_size: int, name: str = "locations") -> Tensor:
     """Raises where a location lies outside the grid; on a GPU by a device-side assertion."""
     inside = (locations >= 0) & (locations < grid_size**2)
+    expected = f"{name}: expected cells from 0 to {grid_size**2 - 1}"
     if locations.is_cuda or torch.compiler.is_compiling():
-        torch._assert_async(inside.all(), "locations: a location lies outside the grid")
-    elif not inside.all():
+        return asserted(locations, inside, expected)
+    if has_values(locations) and not inside.all():
         where = int(inside.logical_not().nonzero()[0])
-        raise InputError(
-            f"locations: expected cells from 0 to {grid_size**2 - 1}, "
-            f"got {int(locations[where])} at index {where}"
-        )
+        raise InputError(f"{expected}, got {int(locations[where])} at index {where}")
+    return locations
 
 
 def dual_crop(
@@ -171,7 +180,7 @@ def dual_crop(
 ) -> Tensor:  # [V,N,C,h,w]
     """Crops of padded images, mirrored where ``flips``: ``pixels * scale + shift``."""
     height, width = images.shape[2:]
-    expect_offsets_inside(offsets, height, width, size, padding)
+    offsets = expect_offsets_inside(offsets, height, width, size, padding)
     y, x = (torch.arange(side, device=images.device) for side in size)
     x = torch.where(flips[..., None], size[1] - 1 - x, x)
     rows, in_rows = _unpadded(offsets[..., :1] + y - padding[0], height, padding_mode)
@@ -201,19 +210,18 @@ def empty_crops(
 
 def expect_offsets_inside(
     offsets: Tensor, height: int, width: int, size: Sequence[int], padding: Sequence[int]
-) -> None:
+) -> Tensor:
     """Raises where a crop leaves the padded image; on a GPU by a device-side assertion."""
     rows, columns = offsets.unbind(-1)
     last = height + 2 * padding[0] - size[0], width + 2 * padding[1] - size[1]
     inside = (rows >= 0) & (rows <= last[0]) & (columns >= 0) & (columns <= last[1])
+    expected = f"offsets: expected rows from 0 to {last[0]} and columns from 0 to {last[1]}"
     if offsets.is_cuda or torch.compiler.is_compiling():
-        torch._assert_async(inside.all(), "offsets: a crop lies outside the padded image")
-    elif not inside.all():
+        return asserted(offsets, inside, expected)
+    if has_values(offsets) and not inside.all():
         where = inside.logical_not().nonzero()[0].tolist()
-        raise InputError(
-            f"offsets: expected rows from 0 to {last[0]} and columns from 0 to {last[1]}, "
-            f"got {offsets[tuple(where)].tolist()} at index {where}"
-        )
+        raise InputError(f"{expected}, got {offsets[tuple(where)].tolist()} at index {where}")
+    return offsets
 
 
 def _cells(canvas: Tensor, grid_size: int) -> Tensor:

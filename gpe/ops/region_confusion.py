@@ -6,8 +6,17 @@ from operator import index
 import torch
 from torch import Tensor
 
-from gpe.errors import InputError, expect_integer
+from gpe.errors import InputError, expect_integer, is_integer, plain, shown
 from gpe.ops import backend
+from gpe.ops.checks import (
+    FLOATS,
+    INTEGERS,
+    asserted,
+    expect_device,
+    expect_one_device,
+    expect_tensor,
+    expect_values,
+)
 
 Rectangle = tuple[int, int, int, int]  # top, left, bottom, right in pixels, half-open
 
@@ -61,14 +70,14 @@ def region_confusion(
         >>> gpe.region_confusion(logits, labels, [left, right], num_classes=2).tolist()
         [[[3, 0], [0, 0]], [[0, 1], [0, 3]]]
     """
-    _check(logits, labels, num_classes, ignore_index)
+    num_classes, ignore_index = _check(logits, labels, num_classes, ignore_index)
     rectangles = _rectangles(regions, *labels.shape[1:])
     flat = [side for rectangle in rectangles for side in rectangle]
     count = backend.implementation("region_confusion", labels.device.type)
     confusion, wrong = count(logits.detach(), labels, flat, num_classes, ignore_index)
     if torch.compiler.is_compiling() or _is_capturing(wrong):
-        what = "labels or predictions outside the classes, or logits that are not finite"
-        torch._assert_async((wrong == 0).all(), f"gpe.region_confusion: {what}")
+        what = "labels, logits: expected classes, and logits that are finite, got others"
+        confusion = asserted(confusion, wrong == 0, what)
     elif type(wrong) is Tensor and wrong.any():  # a fake tensor has no value to look at
         _say_what_is_wrong(logits, labels, rectangles, num_classes, ignore_index)
     return confusion
@@ -77,54 +86,60 @@ def region_confusion(
 def expect_rectangle(name: str, rectangle: Rectangle, height: int, width: int) -> Rectangle:
     """A rectangle of four plain integers; an InputError where it is empty or leaves the image."""
     try:
-        top, left, bottom, right = sides = tuple(index(side) for side in rectangle)
+        top, left, bottom, right = (index(side) for side in rectangle)
     except (TypeError, ValueError):
         raise InputError(
-            f"{name}: expected four integers (top, left, bottom, right), got {rectangle!r}"
+            f"{name}: expected four integers (top, left, bottom, right), got {shown(rectangle)}"
         ) from None
+    sides = top, left, bottom, right
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise InputError(
             f"{name}: expected (top, left, bottom, right) with pixels, inside an image of "
-            f"{height}×{width}, got {sides}"
+            f"{height}×{width}, got {shown(sides)}"
         )
     return sides
 
 
 def _rectangles(regions: Sequence[Rectangle], height: int, width: int) -> list[Rectangle]:
+    regions = plain("regions", regions)
     if not isinstance(regions, Sequence) or isinstance(regions, str) or len(regions) == 0:
-        raise InputError(f"regions: expected a sequence of one or more, got {regions!r}")
+        raise InputError(f"regions: expected a sequence of one or more, got {shown(regions)}")
     return [
         expect_rectangle(f"regions[{number}]", rectangle, height, width)
         for number, rectangle in enumerate(regions)
     ]
 
 
-def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    expect_integer("num_classes", num_classes, 1)
+def _check(
+    logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int
+) -> tuple[int, int]:  # both numbers, as plain ones
+    """InputErrors of everything but the regions."""
+    num_classes = expect_integer("num_classes", num_classes, 1)
     if num_classes > _MOST_CLASSES:
         raise InputError(f"num_classes: expected at most {_MOST_CLASSES}, got {num_classes}")
-    if not isinstance(ignore_index, int) or not -(2**63) <= ignore_index < 2**63:
-        raise InputError(f"ignore_index: expected a 64-bit integer, got {ignore_index!r}")
-    if not _has_integers(labels) or labels.dim() != 3:
+    if not is_integer(ignore_index) or not -(2**63) <= ignore_index < 2**63:
+        raise InputError(f"ignore_index: expected a 64-bit integer, got {shown(ignore_index)}")
+    numbers = num_classes, int(ignore_index)
+    predicted_or_not = "floating point [N,K,h,w] or integer predictions [N,H,W]"
+    expect_tensor("logits", logits, (*FLOATS, *INTEGERS), predicted_or_not, first=True)
+    expect_tensor("labels", labels, INTEGERS, "integers [N,H,W]")
+    if labels.dim() != 3:
         raise InputError(
             f"labels: expected integers [N,H,W], got {labels.dtype} {list(labels.shape)}"
         )
-    if logits.device != labels.device:
-        raise InputError(
-            f"labels: expected the device of logits, {logits.device}, got {labels.device}"
-        )
-    if _has_integers(logits):
+    expect_device("labels", labels, "logits", logits)
+    for name, tensor in (("logits", logits), ("labels", labels)):
+        expect_values(name, tensor)
+    if logits.dtype in INTEGERS:
         if logits.shape != labels.shape:
             raise InputError(
                 f"logits: expected predictions of the labels' shape, {list(labels.shape)}, "
                 f"got {list(logits.shape)}"
             )
-        return
-    if not logits.is_floating_point() or logits.dim() != 4:
-        raise InputError(
-            "logits: expected floating point [N,K,h,w] or integer predictions [N,H,W], "
-            f"got {logits.dtype} {list(logits.shape)}"
-        )
+        return numbers
+    if logits.dim() != 4:
+        got = f"{logits.dtype} {list(logits.shape)}"
+        raise InputError(f"logits: expected {predicted_or_not}, got {got}")
     count, classes, height, width = logits.shape
     if classes != num_classes:
         raise InputError(f"logits: expected {num_classes} classes, num_classes, got {classes}")
@@ -132,10 +147,7 @@ def _check(logits: Tensor, labels: Tensor, num_classes: int, ignore_index: int) 
         raise InputError(f"labels: expected {count} images, as many as logits, got {len(labels)}")
     if height == 0 or width == 0:
         raise InputError(f"logits: expected maps with pixels, got {list(logits.shape)}")
-
-
-def _has_integers(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    return numbers
 
 
 def _is_capturing(tensor: Tensor) -> bool:
@@ -175,6 +187,7 @@ def _expect_classes(expected: str, values: Tensor, counts: Tensor, num_classes: 
 
 
 def _fake(logits, labels, regions, num_classes, ignore_index):
+    expect_one_device(logits=logits, labels=labels)
     shape = len(regions) // 4, num_classes, num_classes
     return tuple(labels.new_empty(size, dtype=torch.int64) for size in (shape, (3,)))
 

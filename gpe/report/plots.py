@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -49,6 +50,12 @@ _STYLE: dict[Any, Any] = {
     "ytick.labelcolor": _MUTED,
     "ytick.major.size": 0,
 }
+
+
+def drawing(content: str, *, box: str, alt: str, style: str = "") -> str:
+    """SVG of ``content``, in the coordinates of ``box``; ``style`` is a class in ``style.css``."""
+    shown = f' class="{style}"' if style else ""
+    return f'<svg{shown} viewBox="{box}" role="img" aria-label="{escape(alt)}">{content}</svg>'
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,6 @@ class Run:
             raise InputError(f"{path} is not {article} {experiment} record: {error!r}") from None
 
 
-def distinct(runs: Sequence[Run]) -> list[Run]:
-    """Without copies: a run and a copy of it are one measurement, not two seeds."""
-    return list({str(run.record.config): run for run in runs}.values())
-
-
 def runs_blocks(runs: Sequence[Run]) -> list[Block]:
     """What the runs have in common, said once, and a table of that in which they differ."""
     facts = [dict(_facts(run.record)) for run in runs]

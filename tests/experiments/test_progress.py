@@ -18,7 +18,8 @@ def show(monkeypatch, *, terminal, done=0, epochs=3):
     now = [0.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
-    shown = Progress(console, runs=2)
+    shown = Progress(console)
+    shown.runs = 2
     shown.skip("[b]first[/b]", "finished before")
     with shown.run(NAME, epochs, 100, done) as bar:
         for epoch in range(done + 1, epochs + 1):
@@ -48,7 +49,7 @@ def test_plain_lines_without_a_terminal(monkeypatch):
 def test_a_resumed_run_says_where_it_goes_on(monkeypatch):
     """What was done before counts neither for the speed nor for the time left."""
     lines = show(monkeypatch, terminal=False, done=2, epochs=4).splitlines()
-    assert lines[1] == f"[2/2] {NAME}: going on after epoch 2"
+    assert lines[1] == f"[2/2] {NAME}: continues after epoch 2"
     assert [line.split("images/s")[1] for line in lines[2:]] == ["  0:00:10 left", "  0:00:00 left"]
 
 

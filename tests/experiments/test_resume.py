@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.runs import CHECKPOINT
 from gpe.records import ARRAYS, RECORD, load_arrays
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ CASES = {
     "location": Case(
         ["location", "--network", "permutenet,gapnet", "--grid", "2"],
         "network",
-        "gpe.experiments.location.LocationTrial",
+        "gpe.experiments.location.run.LocationTrial",
         [
             ("permutenet", "epoch 1", signal.SIGKILL, None),
             ("permutenet", "epoch 3", signal.SIGKILL, 2),
@@ -59,7 +59,7 @@ CASES = {
             *("--epoch-images", "48", "--shifts", "1,2"),
         ],
         "method",
-        "gpe.experiments.augshift.AugShiftTrial",
+        "gpe.experiments.augshift.run.AugShiftTrial",
         [
             ("blurpool", "epoch 3", signal.SIGINT, 2),
             ("augshift", "measure", signal.SIGKILL, EPOCHS),
@@ -132,7 +132,7 @@ def parts(case, environment, tmp_path_factory):
     for value, moment, how, _ in case.kills:
         command = [sys.executable, "-c", STOP_AT, case.trial, case.option, value, moment]
         process = subprocess.Popen(
-            [*command, *case.words, *TINY, "--resume", "--out", str(out)],
+            [*command, *case.words, *TINY, "--out", str(out)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -159,14 +159,14 @@ def test_each_process_goes_on_from_the_last_epoch_that_was_whole(case, parts):
     _, said = parts
     first, *_, second = (value for value, *_ in case.kills)
     for (value, moment, _, done), (_, errors) in zip(case.kills, said[1:], strict=True):
-        going_on = [line for line in errors.splitlines() if "going on" in line]
+        going_on = [line for line in errors.splitlines() if "continues after" in line]
         if done is None:
             assert going_on == []
             assert f"  epoch 1/{EPOCHS}" in errors
         else:
             assert len(going_on) == 1, (value, moment, errors)
             assert f"{value}-" in going_on[0]
-            assert going_on[0].endswith(f"going on after epoch {done}")
+            assert going_on[0].endswith(f"continues after epoch {done}")
             assert f"  epoch {done}/{EPOCHS}" not in after(errors, going_on[0])
         if value == second:
             (finished,) = [line for line in errors.splitlines() if "finished before" in line]
@@ -186,7 +186,7 @@ def test_an_interrupt_says_how_to_go_on_in_one_line(case, parts):
         else:
             assert code == 130
             *_, line = errors.splitlines()
-            assert line.startswith("gpe: interrupted") and "--resume" in line
+            assert line == "gpe: interrupted; the same command continues where it stopped"
             assert errors.count("gpe:") == 1 and "Traceback" not in errors
 
 

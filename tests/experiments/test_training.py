@@ -1,6 +1,7 @@
 """The training loop, on a trial of paper: what it records, and how it goes on."""
 
 import io
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,12 +9,23 @@ from rich.console import Console
 from torch.nn import functional as F
 
 from gpe.errors import InputError
+from gpe.experiments.options import TrainingConfig, option, seed_option
 from gpe.experiments.progress import Progress
-from gpe.experiments.training import CHECKPOINT, Tally, fit
+from gpe.experiments.runs import CHECKPOINT, as_json
+from gpe.experiments.training import Tally, fit
 from gpe.records import ARRAYS, RECORD, Record, load_arrays
 
 ACCURACIES = (10, 60, 30, 60, 20)  # in percent, of the test after each epoch
-CONFIG = {"epochs": len(ACCURACIES), "betas": [0.5, 0.999], "seed": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperConfig(TrainingConfig):
+    epochs: int = option("Number of epochs", len(ACCURACIES))
+    betas: tuple[float, float] = option("Betas", (0.5, 0.999))
+    seed: int = seed_option("Seed")
+
+
+CONFIG = PaperConfig()
 
 
 class PaperTrial:
@@ -57,18 +69,11 @@ def tally(*, hits, of, nan=False):
     return counted
 
 
-def train(directory, trial, *, resume=False, config=CONFIG):
+def train(directory, trial, *, config=CONFIG):
     torch.seed()  # as in a new process: what was there before must not matter
-    return fit(
-        trial,
-        directory,
-        experiment="paper",
-        config=config,
-        chance=50.0,
-        paper=None,
-        progress=Progress(Console(file=io.StringIO())),
-        resume=resume,
-    )
+    record = fit("paper", trial, config, directory, Progress(Console(file=io.StringIO())))
+    record.save(directory)  # as run_all does
+    return record
 
 
 def interrupt(directory, *, stop):
@@ -112,13 +117,13 @@ def test_the_record_keeps_every_epoch_and_says_which_is_best_and_which_is_last(t
         "weight": trial.weight.item(),
     }
     assert torch.equal(load_arrays(tmp_path)["doubled"], 2 * trial.weight)
-    assert record.chance == 50.0 and record.config == CONFIG
+    assert record.chance == 50.0 and record.config == as_json(CONFIG)
 
 
 def test_the_record_says_where_when_and_how_fast_it_was_made(tmp_path):
     run = train(tmp_path, PaperTrial()).run
     expected = {"seconds", "images_per_second", "finished", "hardware", "versions", "commit"}
-    assert run.keys() == expected
+    assert run.keys() == expected | {"processes"}
     assert run["seconds"] > 0 and run["images_per_second"] > 0
     assert {"cpu", "threads", "device"} <= run["hardware"].keys()
     assert {"python", "torch", "torchvision", "gpe"} <= run["versions"].keys()
@@ -132,7 +137,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(stop, tmp_path):
     assert not (tmp_path / "parts" / RECORD).exists()
 
     rest = PaperTrial()
-    parts = train(tmp_path / "parts", rest, resume=True)
+    parts = train(tmp_path / "parts", rest)
     assert rest.trained == list(range(stop[0], 6))
     assert outside_run(parts) == outside_run(whole)
     arrays = [load_arrays(tmp_path / name)["weight"] for name in ("whole", "parts")]
@@ -144,7 +149,7 @@ def test_seconds_are_those_of_all_parts(tmp_path, monkeypatch):
     monkeypatch.setattr("gpe.experiments.training.time.perf_counter", lambda: next(clock))
     whole = train(tmp_path / "whole", PaperTrial())
     interrupt(tmp_path / "parts", stop=(4, 0))
-    parts = train(tmp_path / "parts", PaperTrial(), resume=True)
+    parts = train(tmp_path / "parts", PaperTrial())
     for name in ("seconds", "images_per_second"):
         assert parts.run[name] == pytest.approx(whole.run[name])
 
@@ -153,15 +158,8 @@ def test_interrupted_before_its_record_a_run_trains_nothing_again(tmp_path):
     whole = train(tmp_path, PaperTrial())
     (tmp_path / RECORD).unlink()
     rest = PaperTrial()
-    assert outside_run(train(tmp_path, rest, resume=True)) == outside_run(whole)
+    assert outside_run(train(tmp_path, rest)) == outside_run(whole)
     assert rest.trained == []
-
-
-def test_without_resume_a_run_starts_anew(tmp_path):
-    interrupt(tmp_path, stop=(3, 0))
-    trial = PaperTrial()
-    train(tmp_path, trial)
-    assert trial.trained == [1, 2, 3, 4, 5]
 
 
 def test_halves_of_files_that_a_killed_run_left_do_no_harm(tmp_path):
@@ -170,7 +168,7 @@ def test_halves_of_files_that_a_killed_run_left_do_no_harm(tmp_path):
     interrupt(tmp_path / "parts", stop=(3, 0))
     for name in (CHECKPOINT, ARRAYS, RECORD):
         (tmp_path / "parts" / f".{name}.12345").write_bytes(b"hal")
-    parts = train(tmp_path / "parts", PaperTrial(), resume=True)
+    parts = train(tmp_path / "parts", PaperTrial())
     assert outside_run(parts) == outside_run(whole)
 
 
@@ -185,10 +183,10 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", half)
         with pytest.raises(OSError, match="no space"):
-            train(tmp_path, PaperTrial(), resume=True)
+            train(tmp_path, PaperTrial())
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     rest = PaperTrial()
-    train(tmp_path, rest, resume=True)
+    train(tmp_path, rest)
     assert rest.trained == [3, 4, 5]
 
 
@@ -196,18 +194,18 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
     interrupt(tmp_path, stop=(3, 0))
     trial = PaperTrial()
     with pytest.raises(InputError, match=r"resume: .*checkpoint\.pt is of another configuration"):
-        train(tmp_path, trial, resume=True, config=CONFIG | {"epochs": 4})
+        train(tmp_path, trial, config=PaperConfig(epochs=4))
     assert trial.trained == []
 
 
 def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"not torch's")
     with pytest.raises(InputError, match=r"resume: .*checkpoint\.pt is no checkpoint"):
-        train(tmp_path, PaperTrial(), resume=True)
+        train(tmp_path, PaperTrial())
     for foreign in ({"net": {}, "acc": 99.0}, [torch.zeros(1)]):
         torch.save(foreign, tmp_path / CHECKPOINT)
         with pytest.raises(InputError, match=r"resume: .*checkpoint\.pt is of another"):
-            train(tmp_path, PaperTrial(), resume=True)
+            train(tmp_path, PaperTrial())
 
 
 @pytest.mark.parametrize("nan", [(3, "train"), (3, "test")])
@@ -217,5 +215,5 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_learning_rate(nan, 
         train(tmp_path, PaperTrial(nan=nan))
     assert not (tmp_path / RECORD).exists()
     rest = PaperTrial()
-    train(tmp_path, rest, resume=True)
+    train(tmp_path, rest)
     assert rest.trained == [3, 4, 5]

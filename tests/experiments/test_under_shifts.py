@@ -6,12 +6,12 @@ from torch.nn import functional as F
 
 from gpe.data import ImageSet
 from gpe.errors import InputError
+from gpe.experiments.shifts import expect_room
 from gpe.experiments.under_shifts import (
     SAMPLE_SHIFT,
     SAMPLES,
     SHIFT_SEED,
     consistency_rows,
-    expect_shifts,
     probabilities_under_shifts,
 )
 from gpe.metrics import shift_consistency
@@ -52,7 +52,8 @@ def rows(images, **options):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_rows_are_shift_consistency_in_percent(labelled, images):
     """For each shift that of the whole set, although all are measured in one reading of it."""
-    for row, shift in zip(rows(images, labelled=labelled), (1, 3), strict=True):
+    options = {} if labelled else {"labels": lambda _: None}
+    for row, shift in zip(rows(images, **options), (1, 3), strict=True):
         result = shift_consistency(
             classify,
             images.images,
@@ -139,7 +140,7 @@ def test_a_shift_beyond_the_pixels_that_there_are_is_named(
     shifts, protocol, resize_size, complaint
 ):
     with pytest.raises(InputError, match=complaint):
-        expect_shifts(shifts, protocol, image_size=12, resize_size=resize_size)
+        expect_room(shifts, protocol, image_size=12, resize_size=resize_size)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_shift_beyond_the_pixels_that_there_are_is_named(
 )
 def test_what_is_let_pass_can_be_measured(shift, protocol, side):
     """The limits are those of the metric itself."""
-    expect_shifts((shift,), protocol, image_size=SIZE, resize_size=side)
+    expect_room((shift,), protocol, image_size=SIZE, resize_size=side)
     assert rows(image_set(3, side), shifts=(shift,), protocol=protocol)[0]["pairs"] == 9
     with pytest.raises(InputError, match="max_shift: expected at most"):
         rows(image_set(3, side), shifts=(shift + 1,), protocol=protocol)

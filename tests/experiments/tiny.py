@@ -1,15 +1,17 @@
-"""AugShift runs of a second, for the tests of experiments."""
+"""What the tests of experiments share; and AugShift runs of a second."""
 
 import io
 import json
+from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from gpe.experiments.augshift import run
-from gpe.experiments.augshift_config import AugShiftConfig
+from gpe.experiments.augshift.config import AugShiftConfig
+from gpe.experiments.augshift.run import run
+from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
-from gpe.experiments.training import CHECKPOINT
+from gpe.experiments.runs import CHECKPOINT
 from gpe.records import RECORD
 
 TINY = {
@@ -32,14 +34,27 @@ TINY = {
 
 
 def config(method="augshift", preset="quick", **options):
-    return AugShiftConfig.of_preset(preset, method, **TINY | options)
+    return AugShiftConfig.of(preset=preset, method=method, **TINY | options)
 
 
-def train(out, *configs, **options):
+def train(out, *configs, **places):
+    return launch(run, out, *configs, **places)
+
+
+def launch(run, out, *configs, **places):
     """The directories of the configurations, run below ``out``, and what was shown meanwhile."""
     console = Console(file=io.StringIO())
-    directories = run(configs, out, progress=Progress(console), **options)
+    directories = run(configs, Places(out=out, **{"workers": 0} | places), Progress(console))
     return directories, console.file.getvalue()
+
+
+def told(config):
+    """What a record keeps of a configuration, but for what names the weights by their content."""
+    return {name: value for name, value in config.items() if not name.endswith("digest")}
+
+
+def runs(below="runs"):
+    return [file.parent for file in Path(below).rglob(RECORD)]
 
 
 def outside_run(directory):

@@ -1,12 +1,8 @@
 """Segmentation runs of a second, for tests."""
 
-import io
-
-from rich.console import Console
-
-from gpe.experiments.progress import Progress
-from gpe.experiments.segmentation import run
-from gpe.experiments.segmentation_config import SegmentationConfig
+from gpe.experiments.segmentation.config import SegmentationConfig
+from gpe.experiments.segmentation.run import run
+from tests.experiments.tiny import launch
 
 TINY = {
     "device": "cpu",
@@ -21,12 +17,8 @@ TINY = {
 
 
 def config(preset="quick", **options):
-    return SegmentationConfig.of_preset(preset, **TINY | options)
+    return SegmentationConfig.of(preset=preset, **TINY | options)
 
 
-def train(out, *configs, **options):
-    """The directories of the configurations, run below ``out``, and what was shown meanwhile."""
-    console = Console(file=io.StringIO())
-    settings = {"workers": 0} | options
-    directories = run(configs, out, progress=Progress(console), **settings)
-    return directories, console.file.getvalue()
+def train(out, *configs, **places):
+    return launch(run, out, *configs, **places)

@@ -84,6 +84,18 @@ def test_sums_of_many_pixels_stay_exact(memory_format, served, interpreted):
     assert_right(gpe.gap_mse(a, b), a, b)
 
 
+@compiled_for_cpu
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("size", ((7, 7), (16, 16), (33, 57), (1, 300), (200, 200)), ids=str)
+def test_equal_numbers_pool_to_themselves(size, memory_format, monkeypatch):
+    """One after the other in float32 they would be off by the same rounding each time."""
+    monkeypatch.setenv("GPE_BACKEND", "compiled")
+    for value in (0.1, 0.3, 1 / 3, 7.7):
+        maps = torch.full((2, 35, *size), value).contiguous(memory_format=memory_format)
+        for pooled in (*gpe.gap_mse(maps)[:2], gpe.flip_difference(maps, maps * 0).difference):
+            torch.testing.assert_close(pooled, maps[: len(pooled), :, 0, 0], rtol=1.2e-7, atol=0)
+
+
 def test_indices_past_two_to_the_31(far_apart):
     far_apart[-1, -1, -1, -1] = 4
     z_a, z_b, mse = gpe.gap_mse(far_apart)

@@ -1,5 +1,6 @@
 """place_on_grid: a loop over images says what is right, the reference says which bits."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -203,6 +204,56 @@ def test_out_may_be_any_tensor(served):
     assert torch.equal(canvas, expected)
     half = gpe.place_on_grid(*(t.to(served) for t in sample(count=10)), 3)[5:]
     assert torch.equal(gpe.place_on_grid(images, locations, 3, out=half), expected)
+
+
+def write_by_dlpack(canvas):
+    torch.from_dlpack(canvas.detach()).fill_(7)
+
+
+UNSEEN = {
+    "through .data": lambda canvas: canvas.data.fill_(7),
+    "through numpy": lambda canvas: canvas.detach().cpu().numpy().fill(7),
+    "through DLPack": write_by_dlpack,
+    "one pixel through .data": lambda canvas: canvas.data[0, 0, 0, 0].fill_(7),
+}
+
+
+@pytest.mark.parametrize("write", UNSEEN.values(), ids=UNSEEN)
+def test_out_is_right_whatever_was_written_unseen(write, served):
+    images, locations = (t.to(served) for t in sample())
+    canvas = gpe.place_on_grid(images, locations, 3)
+    write(canvas)
+    for out in (canvas, copy.copy(canvas), copy.deepcopy(canvas)):
+        assert gpe.place_on_grid(images, locations.flip(0), 3, out=out) is out
+        assert torch.equal(out, by_reference(images, locations.flip(0), 3))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_placed_says_what_out_holds(memory_format, served):
+    """Only the cells that change are touched: a mark elsewhere stays."""
+    images, locations = (t.to(served) for t in sample())
+    place = partial(gpe.place_on_grid, images, grid_size=3, memory_format=memory_format)
+    canvas, moved = place(locations=locations), (locations + 1) % 9
+    assert place(locations=moved, out=canvas, placed=locations) is canvas
+    assert torch.equal(canvas, by_reference(images, moved, 3))
+    rows, columns = (
+        slice(int(n) * side, int(n + 1) * side)
+        for n, side in (((moved[0] + 3) % 9 // 3, 7), ((moved[0] + 3) % 3, 9))
+    )
+    canvas[0, :, rows, columns] = 7
+    place(locations=moved, out=canvas, placed=moved)
+    assert canvas[0, :, rows, columns].eq(7).all()
+
+
+def test_images_and_locations_may_overlap_out(served):
+    images, locations = (t.to(served) for t in sample(channels=1, height=4, width=4, grid_size=2))
+    canvas = gpe.place_on_grid(images, locations, 2, dtype=torch.float64)
+    inside = canvas[:, :, 2:6, 2:6]
+    assert inside.untyped_storage().data_ptr() == canvas.untyped_storage().data_ptr()
+    where = canvas.view(torch.int64)[:, 0, 0, 0].copy_(locations)
+    expected = by_reference(inside.clone(), locations, 2)
+    result = gpe.place_on_grid(inside, where, 2, out=canvas)
+    assert result is canvas and torch.equal(canvas, expected)
 
 
 def test_out_tells_autograd_that_it_changed(served):

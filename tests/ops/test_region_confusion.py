@@ -9,7 +9,12 @@ from torch.library import opcheck
 
 import gpe
 from tests.conftest import WITHOUT_TRITON
-from tests.ops.conftest import assert_same_bits, compiled_for_cpu, largest_allocation
+from tests.ops.conftest import (
+    assert_same_bits,
+    compiled_for_cpu,
+    largest_allocation,
+    with_reference,
+)
 from tests.ops.maps import FLOATS, LAYOUTS
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -312,10 +317,8 @@ def test_compile_fullgraph(compiler, served):
     compiled = torch.compile(step, fullgraph=True, backend=compiler)
     assert torch.equal(compiled(logits, labels), step(logits, labels))
     labels[0, 0, 0] = 7
-    # On a GPU that would end the process, and where one of Inductor's own threads finds it.
-    inductors = compiler == "inductor" and gpe.ops.backend.choose(served) == "reference"
-    if served == "cpu" and not inductors:
-        with pytest.raises(RuntimeError, match=r"region_confusion: labels or predictions"):
+    if served == "cpu":  # on a GPU that would end the process
+        with pytest.raises(gpe.InputError, match="labels, logits: expected classes"):
             compiled(logits, labels)
 
 
@@ -342,6 +345,45 @@ def test_inside_a_captured_graph(captured):
         logits.copy_(sample(seed)[0])
         graph.replay()
         assert torch.equal(confusion, count(logits, labels, REGIONS))
+
+
+@pytest.mark.parametrize("count", (40, 700))
+def test_many_overlapping_regions(count, compiled):
+    """Counted one by one where their borders cut an image into more pieces than that is worth."""
+    random = torch.Generator().manual_seed(0)
+    corners = torch.randint(0, 24, (count, 4), generator=random).tolist()
+    regions = [(y, x, min(32, y + 1 + h), min(32, x + 1 + w)) for y, x, h, w in corners]
+    logits = torch.randn(3, 5, 8, 8, generator=random).to(compiled)
+    labels = torch.randint(0, 5, (3, 32, 32), generator=random).to(compiled)
+    labels[:, ::3] = 255
+    for scores in (logits, logits.argmax(1).repeat_interleave(4, 1).repeat_interleave(4, 2)):
+        got = gpe.region_confusion(scores, labels, regions, num_classes=5)
+        expected = with_reference(gpe.region_confusion, scores, labels, regions, num_classes=5)
+        assert torch.equal(got, expected)
+    labels[1, 5, 5] = 9
+    flat = [side for region in regions for side in region]
+    wrong = torch.ops.gpe.region_confusion(logits, labels, flat, 5, 255)[1]
+    assert wrong.tolist() == [int(any(y <= 5 < b and x <= 5 < r for y, x, b, r in regions)), 0, 0]
+
+
+@without_triton
+@pytest.mark.parametrize("wrong", (True, False))
+def test_compiled_code_says_what_is_wrong_and_lives(wrong, served):
+    """An assertion inside a parallel loop of Inductor's would end the process."""
+    count = torch.compile(
+        lambda logits, labels: gpe.region_confusion(
+            logits, labels, [(0, 0, 128, 128)], num_classes=3
+        ),
+        fullgraph=True,
+    )
+    labels = torch.zeros(4, 128, 128, dtype=torch.int64, device=served)
+    labels[-1, -1, -1] = 7 if wrong else 2
+    logits = torch.randn(4, 3, 16, 16, device=served)
+    if not wrong:
+        assert count(logits, labels).sum() == labels.numel()
+    elif served == "cpu":
+        with pytest.raises(gpe.InputError, match="labels, logits: expected classes"):
+            count(logits, labels)
 
 
 # Errors

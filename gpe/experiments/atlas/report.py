@@ -25,8 +25,8 @@ from gpe.report.blocks import (
     Table,
 )
 from gpe.report.grouping import networks_of
-from gpe.report.plots import BandLine, limits, panel
-from gpe.report.runs import Run, distinct
+from gpe.report.plots import BandLine, drawing, limits, panel
+from gpe.report.runs import Run
 from gpe.report.words import count, signed
 
 MAPPED = 16  # channels whose maps are drawn
@@ -92,7 +92,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     Raises:
         InputError: a record lacks what such a record has.
     """
-    trials = tables(distinct(runs))
+    trials = tables(runs)
     found: list[Block] = [Heading("Where does each channel respond?", level=1)]
     found += [
         Finding(" ".join(sentences(trial)), lead=not place) for place, trial in enumerate(trials)
@@ -253,7 +253,7 @@ def _map(trial: Trial, channel: Channel) -> Picture:
     )
     alt = f"Channel {channel.number} by cell"
     side = trial.grid
-    svg = f'<svg viewBox="0 0 {side} {side}" role="img" aria-label="{alt}">{cells}</svg>'
+    svg = drawing(cells, box=f"0 0 {side} {side}", alt=alt)
     text = f"{bits(channel.score.value)} ({interval(channel.score)})"
     return Picture(svg, alt, bold=str(channel.number), text=text)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,10 +58,12 @@ def atlas(config: AtlasConfig, seen: Seen, *, tell: Callable[[str], None]) -> Fo
     differences = _mirror_differences(config, network, layer, test, latents)
 
     tell(f"{network.name}, {layer}: information of {latents.shape[1]} channels")
-    about = {"layer": layer, "weights": config.weights_digest}
+    about: dict[str, Any] = {"layer": layer, "weights": config.weights_digest}
     bits = mutual_information(latents, cells, images=images)
     rankings = {
-        INFORMATION: ChannelRanking(INFORMATION, bits, **about, image_ids=tuple(range(number))),
+        INFORMATION: ChannelRanking(
+            INFORMATION, bits, layer, config.weights_digest, image_ids=tuple(range(number))
+        ),
         MIRROR: ChannelRanking.of_differences(MIRROR, differences, range(number), **about),
     }
     regions = {}

@@ -341,7 +341,7 @@ COMMANDS = (
         help="Train networks whose answer stays when the image moves (Table 2, Figure S2).\n\n"
         "--method, --weight and --crop-shift take several values, separated by commas: every "
         "combination is run. Defaults are shown for small images.",
-        places=("workers", "root", "download", "out", "resume", "force"),
+        places=("workers", "root", "download", "max_pixels", "out", "resume", "force"),
         extra=AugShiftOptions,
     ),
 )

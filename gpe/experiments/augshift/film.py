@@ -120,8 +120,8 @@ def _answers(trials: Sequence[Trial]) -> dict[str, Answers]:
             continue
         answers = arrays["probabilities"].argmax(2)
         changes = (answers[:, 1:] != answers[:, :-1]).sum(1)
-        about = (arrays[name] for name in (*_ABOUT, "probabilities"))
-        one = Answers(trial, *about, answers, changes)
+        about = {name: arrays[name] for name in (*_ABOUT, "probabilities")}
+        one = Answers(trial, **about, answers=answers, changes=changes)
         other = next(iter(found.values()), one)
         if all(np.array_equal(getattr(one, name), getattr(other, name)) for name in _ABOUT):
             found[method] = one

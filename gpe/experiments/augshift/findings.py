@@ -27,7 +27,8 @@ def findings(trials: Sequence[Trial]) -> list[str]:
     if is_sweep(trials):
         return sweep_findings(trials)
     rows = list(by(trials, *ROW).values())
-    paragraphs, seeds = [], []
+    paragraphs: list[str] = []
+    seeds: list[int] = []
     for (method, rival), start in _PAIRS.items():
         for row in (row for row in rows if row[0].method == method):
             for other in (row for row in rows if row[0].method == rival):

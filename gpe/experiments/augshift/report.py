@@ -157,7 +157,7 @@ def _lines(group: Sequence[Trial]) -> dict[str, BandLine]:
             scores = [trial.scores for trial in seeds]
             found[name] = BandLine(
                 points=points(scores),
-                paper=dict(scores[0].paper_by_shift),
+                paper={float(s): value for s, value in scores[0].paper_by_shift.items()},
                 colour=method.colour,
                 dashes=DASHES[place % len(DASHES)],
             )

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from gpe.augshift import fused_augshift_loss
-from gpe.data import ImageSet, StreamedSet, epoch_order, generator, load, stream
+from gpe.data import ImageSet, StreamedSet, epoch_order, expect_classes, generator, load, stream
 from gpe.data.views import centre_view, random_views
 from gpe.errors import InputError
 from gpe.experiments.augshift.config import METHODS, AugShiftConfig
+from gpe.experiments.images import Images
 from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
@@ -37,12 +38,14 @@ def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -
 
     def train(config: AugShiftConfig, directory: Path) -> Record:
         names = ("split", "train_images", "test_images", "seed")
-        drawn = {name: getattr(config, name) for name in names}
+        drawn: dict[str, Any] = {name: getattr(config, name) for name in names}
+        sets: Sequence[ImageSet | StreamedSet]
         if config.resize_size is None:
             sets = small(config.data, image_size=config.image_size, **drawn)
         else:
-            where = {"root": places.root, "workers": places.workers}
-            sets = stream(config.data, **where, **config.sides, **drawn)
+            drawn |= {"root": places.root, "workers": places.workers, **config.sides}
+            sets = stream(config.data, max_pixels=places.max_pixels, **drawn)
+        expect_classes(sets[0].classes)
         trial = AugShiftTrial(config, *(images.to(config.device) for images in sets))
         return fit("augshift", trial, config, directory, progress)
 
@@ -52,12 +55,9 @@ def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -
 class AugShiftTrial(NetworkTrial[AugShiftConfig]):
     """One network, trained on one crop or two of each image, and tested on shifted images."""
 
-    def __init__(
-        self,
-        config: AugShiftConfig,
-        train: ImageSet | StreamedSet,
-        test: ImageSet | StreamedSet,
-    ):
+    model: Classifier
+
+    def __init__(self, config: AugShiftConfig, train: Images, test: Images):
         self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
         self.crops = METHODS[config.method].crops
@@ -68,7 +68,7 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
         self._batch_size = max(1, config.batch_size // share)
         self.images_per_epoch = self._images * self.crops
 
-        model = build(config, self.num_classes)
+        self.classifier = model = build(config, self.num_classes)
         super().__init__(config, model, channels_last=config.width % 16 == 0)
         self._step = torch.compile(self._loss) if config.compile else self._loss
         self.optimizer = torch.optim.SGD(
@@ -145,15 +145,15 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
         rows with two crops would take steps of twice the length."""
         config = self.config
         with self.autocast():
-            features = self.model.forward_features(images)
+            features = self.classifier.forward_features(images)
             if self.crops == 1:
-                logits = self.model.head(features.mean((2, 3)))
+                logits = self.classifier.head(features.mean((2, 3)))
                 smoothing = config.label_smoothing
                 return F.cross_entropy(logits, target, label_smoothing=smoothing), logits
             result = fused_augshift_loss(
                 features,
                 None,
-                self.model.head,
+                self.classifier.head,
                 target,
                 weight=config.weight,
                 label_smoothing=config.label_smoothing,
@@ -165,7 +165,7 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
         with self.autocast():
             return self.network(images)
 
-    def _view_options(self, images: ImageSet | StreamedSet) -> dict[str, Any]:
+    def _view_options(self, images: Images) -> dict[str, Any]:
         return {
             "mean": images.mean,
             "std": images.std,

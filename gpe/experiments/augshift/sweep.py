@@ -101,8 +101,8 @@ def _sweep(trials: Sequence[Trial]) -> list[Block]:
     means = f", means of up to {seeds} seeds" if seeds > 1 else ""
     first = trials[0]
     about = (
-        f"Large: Cons.{first.scores.headline}; small: accuracy without a shift; both in percent, on "
-        f"{first.split} images{means}."
+        f"Large: Cons.{first.scores.headline}; small: accuracy without a shift; both in percent, "
+        f"on {first.split} images{means}."
     )
     more = " Underlined: the highest of their kind of crops. λ 0 of two crops is wide crops alone."
     return [

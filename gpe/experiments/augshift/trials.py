@@ -10,7 +10,7 @@ from gpe.experiments.augshift.config import METHODS, Method
 from gpe.experiments.shift_scores import Scores, read_shifts
 from gpe.records import Record
 from gpe.report.grouping import grouped, with_variants
-from gpe.report.runs import Run, distinct
+from gpe.report.runs import Run
 
 # Groups trials in the order of the paper's table.
 by = partial(grouped, order=("test", "validation", "paper", "fast", "quick", *METHODS))
@@ -74,7 +74,7 @@ def tables(runs: Sequence[Run]) -> list[list[Trial]]:
     Raises:
         InputError: a record lacks what an AugShift record has.
     """
-    trials = [run.read(_read) for run in distinct(runs)]
+    trials = [run.read(_read) for run in runs]
     return [
         with_variants(table, cell=("method",), shown=("crop_shift", "weight"))
         for table in by(trials, "preset", "data", "network", "split").values()

@@ -18,7 +18,7 @@ from gpe.experiments.shift_scores import (
 from gpe.report.blocks import Block, Finding, Heading, Note, Row, Section, Table
 from gpe.report.grouping import grouped, recipe, with_variants
 from gpe.report.plots import DASHES, BandLine
-from gpe.report.runs import Run, distinct
+from gpe.report.runs import Run
 from gpe.report.words import count, listing, percent, random_shifts
 
 _COLOURS = ("blue", "red", "teal", "orange", "grey")
@@ -52,7 +52,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     Raises:
         InputError: a record lacks what a consistency record has.
     """
-    trials = [run.read(_read) for run in distinct(runs)]
+    trials = [run.read(_read) for run in runs]
     groups = [
         with_variants(table, cell=("model", "weights"))
         for table in grouped(trials, "data", "protocol").values()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from gpe.experiments.options import Places
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.shifts import expect_room
-from gpe.experiments.trained import Trained, open_trained
+from gpe.experiments.trained import open_trained
 from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
 from gpe.records import Record, save_arrays
 
@@ -36,12 +37,8 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             image_size=config.image_size,
             resize_size=config.resize_size,
         )
-        expect_room(
-            config.shifts,
-            config.protocol,
-            image_size=network.input_size,
-            resize_size=network.resize_size,
-        )
+        size, resize_size = network.sizes
+        expect_room(config.shifts, config.protocol, image_size=size, resize_size=resize_size)
         config = replace(config, network=network.name, weights_digest=network.digest)
         networks[config] = network
         named.append(config)
@@ -56,7 +53,8 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             images=config.images,
             border=config.protocol == "crop",
         ).to(config.device)
-        match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
+        classes = network.num_classes or 0
+        match = match_classes(network.classes, images.classes, count=classes)
         progress.note(f"{config.data}: classes matched {match.reason}")
         device = torch.device(config.device)
         model = network.model.to(device)
@@ -66,7 +64,7 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 return model(views)
 
-        options = {
+        options: dict[str, Any] = {
             "protocol": config.protocol,
             "size": network.input_size,
             "batch_size": config.batch_size,
@@ -90,14 +88,10 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
             "consistency": rows,
             "accuracy": unmoved["accuracy"],
             "labels": match.reason,
-            "classes": _names(network) if match.outputs else [],
+            # Numbers where they have no names.
+            "classes": list(network.classes or map(str, range(classes))) if match.outputs else [],
         }
-        chance = 100 / network.num_classes
+        chance = 100 / max(1, classes)
         return record("consistency", config, result, chance=chance, images=len(images))
 
     return run_all(named, places, progress, score)
-
-
-def _names(network: Trained) -> list[str]:
-    """Of its classes; numbers where they have none."""
-    return list(network.classes or map(str, range(network.num_classes or 0)))

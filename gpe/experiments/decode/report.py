@@ -24,7 +24,7 @@ from gpe.report.blocks import (
 )
 from gpe.report.grouping import networks_of
 from gpe.report.plots import BandLine, panel
-from gpe.report.runs import Run, distinct
+from gpe.report.runs import Run
 from gpe.report.words import listing, number
 
 
@@ -70,7 +70,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     Raises:
         InputError: a record lacks what such a record has.
     """
-    trials = tables(distinct(runs))
+    trials = tables(runs)
     found: list[Block] = [Heading("What does a frozen network know about place?", level=1)]
     found += [
         Finding(" ".join(sentences(trial)), lead=place == 0) for place, trial in enumerate(trials)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from gpe.choices import PaddingMode, Permutation, Precision
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import (
     Command,
     TrainingConfig,
@@ -133,7 +133,10 @@ class LocationConfig(TrainingConfig):
     def of(cls, **given: Any) -> "LocationConfig":
         """GAPNet has no permutation."""
         given["network"] = given.get("network") or "gapnet"
-        return super().of(**given | ({"permutation": None} if given["network"] == "gapnet" else {}))
+        if given["network"] == "gapnet" and given.get("permutation") is not None:
+            expect_one_of("permutation", given["permutation"], get_args(Permutation))
+            given["permutation"] = None
+        return super().of(**given)
 
     @classmethod
     def several(cls, **given: Any) -> "list[LocationConfig]":

@@ -9,7 +9,7 @@ from gpe.experiments.location.config import COLOURS, NETWORKS
 from gpe.experiments.location.trials import Trial, by
 from gpe.records import load_arrays
 from gpe.report.blocks import Block, Heading, Key, Legend, Note, Picture, Pictures
-from gpe.report.plots import png
+from gpe.report.plots import drawing, png
 
 _CANVASES = 9
 _NEEDED = {"canvases", "locations", "targets", "predictions", "confusion"}
@@ -102,11 +102,11 @@ def _canvases(trial: Trial, arrays: Arrays) -> list[Picture]:
         alt = f"true cell: row {row + 1}, column {column + 1}; " + (
             "correct" if answer == target else "wrong"
         )
-        svg = (
-            f'<svg class="canvas" viewBox="0 0 {side} {side}" role="img" aria-label="{alt}">'
+        content = (
             f'<image href="{image}" width="{side}" height="{side}"/>'
-            f'<path class="lines" d="{lines}"/>{marks}</svg>'
+            f'<path class="lines" d="{lines}"/>{marks}'
         )
+        svg = drawing(content, box=f"0 0 {side} {side}", alt=alt, style="canvas")
         said = "" if trial.task == "location" else f"class {target}, answer {answer}"
         found.append(Picture(svg, alt, bold="✓" if answer == target else "✗", text=said))
     return found
@@ -131,10 +131,8 @@ def _map(trial: Trial, arrays: Arrays) -> Picture:
         )
     label = NETWORKS.get(trial.network, trial.network)
     alt = f"where the answers of {label} went"
-    svg = (
-        f'<svg class="maps" viewBox="0 0 {side - 0.1} {side - 0.1}" role="img" '
-        f'aria-label="{alt}">{"".join(drawn)}</svg>'
-    )
+    box = f"0 0 {side - 0.1} {side - 0.1}"
+    svg = drawing("".join(drawn), box=box, alt=alt, style="maps")
     accuracy = 100 * (confusion.trace() / confusion.sum().clamp(min=1)).item()
     text = f"{accuracy:.1f} % of all test images correct"
     return Picture(svg, alt, bold=label, text=text, colour=COLOURS.get(trial.network, "ink"))
@@ -142,7 +140,7 @@ def _map(trial: Trial, arrays: Arrays) -> Picture:
 
 def _cell(kind: str, row: int, column: int, inset: float = 0.0) -> str:
     side = 1 - 2 * inset
-    place = f'x="{column + inset}" y="{row + inset}" width="{side}" height="{side}"'
+    place = f'x="{column + inset:g}" y="{row + inset:g}" width="{side:g}" height="{side:g}"'
     return f'<rect class="{kind}" {place}/>'
 
 

@@ -163,7 +163,7 @@ def _table(trials: Sequence[Trial], *, titles: bool, title: str = "") -> Table:
         for (task, grid), members in columns.items()
     ]
     where = "terminal" if titles else "page"
-    return Table("network", shown, sections, title=title, where=where)  # type: ignore[arg-type]
+    return Table("Network", shown, sections, title=title, where=where)  # type: ignore[arg-type]
 
 
 def _row(trials: Sequence[Trial], columns: Sequence[tuple[Any, ...]]) -> Row:

@@ -56,7 +56,7 @@ class LocationTrial(NetworkTrial[LocationConfig]):
             fused=True,
         )
         self.scheduler = self._scheduler()
-        self._canvases: dict[int, Tensor] = {}  # by batch size, used again and again
+        self._canvases: dict[int, tuple[Tensor, Tensor]] = {}  # by batch size, used again and again
 
     def train_epoch(self, epoch: int) -> Iterator[Tally]:
         self.model.train()
@@ -131,6 +131,7 @@ class LocationTrial(NetworkTrial[LocationConfig]):
             yield self._place(patches, cells[i], images), target, cells[i]
 
     def _place(self, patches: Tensor, cells: Tensor, images: ImageSet) -> Tensor:
+        before, placed = self._canvases.get(len(patches), (None, None))
         canvas = place_on_grid(
             patches,
             cells,
@@ -139,9 +140,10 @@ class LocationTrial(NetworkTrial[LocationConfig]):
             std=images.std,
             dtype=torch.bfloat16 if self.config.precision == "bf16" else torch.float32,
             memory_format=self.memory_format,
-            out=self._canvases.get(len(patches)),
+            out=before,
+            placed=placed,  # nobody else writes to it
         )
-        self._canvases[len(patches)] = canvas
+        self._canvases[len(patches)] = canvas, cells.clone()
         return canvas
 
     def _arrays(self, cells: Tensor, targets: Tensor, predictions: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpe.experiments.location.config import DASHES, NETWORKS, TASKS
 from gpe.report.grouping import grouped, with_variants
-from gpe.report.runs import Run, distinct
+from gpe.report.runs import Run
 
 # Groups trials in the order of the paper's table.
 by = partial(grouped, order=("paper", *TASKS, *DASHES, *NETWORKS))
@@ -51,7 +51,7 @@ def read(runs: Sequence[Run]) -> list[Trial]:
     Raises:
         InputError: a record lacks what a location record has.
     """
-    tables = by([run.read(_read) for run in distinct(runs)], "preset", "data").values()
+    tables = by([run.read(_read) for run in runs], "preset", "data").values()
     cell = "task", "grid", "padding", "network"
     return [trial for table in tables for trial in with_variants(table, cell)]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpe.ablation import ClassifierAblation, classifier_sweep, random_orders
-from gpe.data import centre_view
+from gpe.data import centre_view, match_classes
 from gpe.errors import InputError
 from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
@@ -30,6 +30,7 @@ from gpe.experiments.removal.rankings import (
 from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
 from gpe.models.head import SplitClassifier, split_classifier
+from gpe.models.inside import digest
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import Record, save_arrays
 from gpe.statistics import interval_of_mean
@@ -47,40 +48,42 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
     if several():
         raise InputError("task: expected one process for classify, got several")
     given = [_opened(config) for config in configs]
-    opened = {(config.weights_digest, config.rankings_digest): found for config, *found in given}
+    networks = {config.weights_digest: network for config, network, _ in given}
+    files = {config.rankings_digest: rankings for config, _, rankings in given}
 
     def ablate(config: ClassificationConfig, directory: Path) -> Record:
         progress.tell(f"ablate: {config.network} on {config.data}")
-        network, read = opened[config.weights_digest, config.rankings_digest]
+        network, read = networks[config.weights_digest], files[config.rankings_digest]
         images = images_for(config.data, network, images=config.images, places=places)
         images = images.to(config.device)
-        if len(images.classes) != network.num_classes:
-            raise InputError(
-                f"data: expected a set of the {network.num_classes} classes that {network.name} "
-                f"knows, got {len(images.classes)} in {config.data}"
-            )
+        match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
+        progress.note(f"{config.data}: classes matched {match.reason}")
         split, latents, ranked = _seen(config, network, images, directory)
-        expect_about(read, split.layer, config.weights_digest)
+        expect_about(read, split.layer, digest(split.trunk))
         rankings = joined(ranked, read)
         width = split.head.in_features
         draws = random_orders(width, range(config.seed, config.seed + config.random_seeds))
         counts, ranges = config.removals(width)
         orders = {**rankings, **draws}
-        swept = classifier_sweep(
-            latents, images.labels, split.head.float(), orders, counts=counts, ranges=ranges
-        )
+        head = split.head.float()
+        labels = match.labels(images.labels)
+        if labels is None:  # what the whole network answers is what it is to keep
+            labels = head(latents).argmax(1)
+        swept = classifier_sweep(latents, labels, head, orders, counts=counts, ranges=ranges)
         save_rankings(rankings, directory)
         save_arrays(directory, arrays_of(rankings) | {"right": swept.right})
         result = {
             "channels": width,
             "classes": list(images.classes),
+            "labels": match.reason,
+            "reference": "labels" if match.outputs else "answers",
             "images": len(images),
             "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
             "rows": _rows(swept),
             "excess": _excess(swept, list(rankings), list(draws)),
         }
         config = replace(config, counts=tuple(counts), layer=split.layer)
-        return record("ablate-classify", config, result, chance=100 / len(images.classes))
+        return record("ablate-classify", config, result, chance=100 / split.head.out_features)
 
     return run_all([config for config, *_ in given], places, progress, ablate)
 
@@ -97,8 +100,13 @@ def _opened(
         resize_size=config.resize_size,
     )
     rankings = read_rankings(config.rankings)
-    about = {"network": network.name, "weights_digest": network.digest}
-    return replace(config, **about, rankings_digest=digest_of(rankings)), network, rankings
+    config = replace(
+        config,
+        network=network.name,
+        weights_digest=network.digest,
+        rankings_digest=digest_of(rankings),
+    )
+    return config, network, rankings
 
 
 def _seen(
@@ -147,7 +155,7 @@ def _views(
     for batch in images.batches(order, config.batch_size):
         yield centre_view(
             batch,
-            network.input_size,
+            network.sizes[0],
             mean=network.mean,
             std=network.std,
             dtype=torch.float32,

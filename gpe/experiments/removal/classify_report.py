@@ -55,17 +55,18 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
         Note(
             "The channels are those before the linear layer, ranked by how much position they "
             "hold. The first N of an order are set to zero and all images are classified again; "
-            "top-1 is the accuracy in percent."
+            "top-1 is the accuracy in percent. Where the images have no labels that the network "
+            "knows, answers kept is the share that the whole network answers alike."
         )
     )
     for trials in sets:
         found += _of_group(trials)
-    about = "Top-1 in percent; below it random channels: mean, lowest and highest draw."
+    about = "In percent; below it random channels: mean, lowest and highest draw."
     return [*found, Note(about, where="terminal")]
 
 
 def _of_group(trials: Sequence[Trial]) -> list[Block]:
-    title = f"{trials[0].data}, {count(trials[0].images, 'image')}"
+    title = f"{trials[0].data}, {count(trials[0].images, 'image')}: {trials[0].measure}"
     names = dict.fromkeys(line for trial in trials for line in trial.lines)
     draws = len(trials[0].draws)
     found: list[Block] = [
@@ -76,7 +77,8 @@ def _of_group(trials: Sequence[Trial]) -> list[Block]:
     for kind, heading in (("top", "The first N channels"), ("range", "One range at a time")):
         if plots := _plots(trials, kind):
             found += [Heading(heading, level=3), Plots(plots, "wide")]
-    about = "Top-1 in percent. The tick on a bar is the value with all channels."
+    measure = trials[0].measure.capitalize()
+    about = f"{measure} in percent. The tick on a bar is the value with all channels."
     if draws:
         about += (
             f" Random: mean of {count(draws, 'draw')}, the lowest and the highest. More than "
@@ -124,8 +126,8 @@ def _cell(trial: Trial, name: str, removed: int | None) -> Cell | None:
         mean, low, high = trial.value(RANDOM, top(removed))
         lines.append(f"{number(mean)} ({number(low)}\u2013{number(high)})")
     if excess := trial.excess.get((name, removed)):
-        points, low, high = map(number, excess)
-        aside.append(f"{points} more than random ({low} to {high})")
+        interval = f"({number(excess.low)} to {number(excess.high)})"
+        aside.append(f"{number(excess.points)} more than random {interval}")
     bar = Bar(value, trial.baseline)
     return Cell(number(value), lines=tuple(lines), aside=tuple(aside), bar=bar)
 
@@ -143,7 +145,7 @@ def _plots(trials: Sequence[Trial], kind: str) -> list[Plot]:
         Plot(
             panel(lines, label=label, limits=shared, level=trial.baseline, size=(4.6, 2.9)),
             trial.label,
-            "top-1, %",
+            f"{trial.measure}, %",
         )
         for trial, lines in drawn
     ]
@@ -175,7 +177,7 @@ def _excess(trials: Sequence[Trial]) -> list[Block]:
     for place, trial in enumerate(trials):
         name = next(iter(trial.rankings), None)
         points: dict[float, tuple[float, float, float]] = {
-            100 * stop / trial.channels: tuple(excess)
+            100 * stop / trial.channels: (excess.points, excess.low, excess.high)
             for (ranking, stop), excess in sorted(trial.excess.items(), key=lambda item: item[0][1])
             if ranking == name
         }
@@ -193,7 +195,7 @@ def _excess(trials: Sequence[Trial]) -> list[Block]:
     return [
         Heading("Beyond what random channels cost", level=3),
         Legend(keys),
-        Plots([Plot(figure, "Points of top-1", text)], "wide"),
+        Plots([Plot(figure, f"Points of {trials[0].measure}", text)], "wide"),
     ]
 
 
@@ -210,18 +212,18 @@ def _findings(trials: Sequence[Trial]) -> list[str]:
 def _of_one(trial: Trial) -> list[str]:
     found = []
     for name in trial.rankings:
-        for number in list(trial.told.values())[-1:]:
-            value = trial.value(name, top(number)).mean
+        for removed in list(trial.told.values())[-1:]:
+            value = trial.value(name, top(removed)).mean
             text = (
-                f"{trial.label}: without its {number} most {mode_of(name).kind} channels of "
-                f"{trial.channels} ({mode_of(name).label}) top-1 accuracy goes from "
+                f"{trial.label}: without its {removed} most {mode_of(name).kind} channels of "
+                f"{trial.channels} ({mode_of(name).label}) {trial.measure} goes from "
                 f"{trial.baseline:.1f} to {value:.1f}"
             )
             if trial.draws:
-                random = trial.value(RANDOM, top(number))
+                random = trial.value(RANDOM, top(removed))
                 text += (
-                    f"; without {number} random ones to {random.mean:.1f} "
-                    f"({band(random, len(trial.draws))}). {_verdict(trial, name, number)}"
+                    f"; without {removed} random ones to {random.mean:.1f} "
+                    f"({band(random, len(trial.draws))}). {_verdict(trial, name, removed)}"
                 )
             else:
                 text += ". No random orders were tried, so this says nothing of the ranking."
@@ -245,9 +247,8 @@ def _side_by_side(trials: Sequence[Trial]) -> list[str]:
     """Whether one network hangs on these channels more than another."""
     found = []
     for trial in trials:
-        name, number = next(iter(trial.rankings), None), next(reversed(trial.told.values()), None)
-        if (name, number) in trial.excess:
-            found.append((trial, name, number))
+        last = [(name, n) for name in trial.rankings[:1] for n in list(trial.told.values())[-1:]]
+        found += [(trial, *key) for key in last if key in trial.excess]
     if len(found) < 2 or len({name for _, name, _ in found}) > 1:
         return []
     costs = [(trial.label, trial.excess[name, number]) for trial, name, number in found]

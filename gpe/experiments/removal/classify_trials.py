@@ -20,6 +20,9 @@ from gpe.experiments.removal.trials import (
 from gpe.report.grouping import grouped
 from gpe.report.runs import Run
 
+# What a score counts, by what the network is held against.
+MEASURES = {"labels": "top-1 accuracy", "answers": "answers kept"}
+
 
 class Excess(NamedTuple):
     """Points that a ranking's first channels cost more than random ones; 95 % over images."""
@@ -46,6 +49,7 @@ class Trial:
         ranges: what else was removed, from the first channels to the last.
         accuracy: in percent by ranking or draw and what was removed.
         excess: by ranking and count.
+        measure: what is in percent: accuracy, or answers kept where images have no labels.
     """
 
     config: dict[str, Any]
@@ -61,6 +65,7 @@ class Trial:
     ranges: list[Removal]
     accuracy: dict[tuple[str, Removal], float]
     excess: dict[tuple[str, int], Excess]
+    measure: str
 
     @property
     def lines(self) -> list[str]:
@@ -87,7 +92,7 @@ def groups(runs: Sequence[Run]) -> list[list[Trial]]:
         InputError: a record lacks what a record of this experiment has.
     """
     trials = [_labelled(title, trial) for title, trial in each(runs, _read)]
-    return list(grouped(trials, "data", "images").values())
+    return list(grouped(trials, "data", "images", "measure").values())
 
 
 def _labelled(title: str, trial: Trial) -> Trial:
@@ -102,7 +107,8 @@ def _read(run: Run) -> Trial:
         (str(row["ranking"]), removal_of(row)): percentage(row["accuracy"])
         for row in result["rows"]
     }
-    names, removals = ({key[place] for key in accuracy} for place in (0, 1))
+    names = {name for name, _ in accuracy}
+    removals = {removal for _, removal in accuracy}
     if len(accuracy) != len(names) * len(removals) or top(0) not in removals:
         raise ValueError("rows: some are missing, or none is of the whole network")
     draws = sorted(filter(is_random, names))
@@ -122,6 +128,7 @@ def _read(run: Run) -> Trial:
         counts=sorted(removal.stop for removal in removals if removal.kind == "top"),
         ranges=sorted(removal for removal in removals if removal.kind == "range"),
         accuracy=accuracy,
+        measure=MEASURES[str(result.get("reference", "labels"))],
         excess={(str(r["ranking"]), int(r["stop"])): _excess(r) for r in result["excess"]},
     )
 

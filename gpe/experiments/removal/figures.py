@@ -30,11 +30,12 @@ def lines(trial: Trial, region: str, kind: str) -> list[BandLine]:
     """Of one panel, ``kind`` ``"top"`` or ``"range"``; random orders first, below the others."""
     found = []
     for name in reversed(trial.lines):
+        points: dict[float, tuple[float, float, float]] = {}
         if kind == "top":
-            points = {count: trial.value(name, top(count), region) for count in trial.counts}
-            points = {0: (trial.baseline[region],) * 3} | points
+            points |= {0: (trial.baseline[region],) * 3}
+            points |= {count: trial.value(name, top(count), region) for count in trial.counts}
         else:
-            points = {
+            points |= {
                 _middle(removal): trial.value(name, removal, region) for removal in trial.ranges
             }
         found.append(_line(name, points, _paper(trial, name, region, kind)))
@@ -159,7 +160,7 @@ def mode_keys(names: Iterable[str], draws: int) -> list[Key]:
 
 def _cost(trial: Trial, side: str, half: str) -> BandLine:
     before = trial.baseline[half]
-    points = {0: (0.0,) * 3}
+    points: dict[float, tuple[float, float, float]] = {0: (0.0,) * 3}
     for count in trial.counts:
         lost = before - trial.value(side, top(count), half).mean
         points[count] = (lost,) * 3

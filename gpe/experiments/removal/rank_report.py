@@ -268,13 +268,16 @@ def _agreement(trial: Trial, pairs: dict[tuple[str, str], Pair]) -> list[Block]:
 
 
 def _pairs(trial: Trial) -> list[Pair]:
-    known = [name for name, ranked in trial.modes.items() if ranked.scores is not None]
     found = []
-    for names in combinations(known, 2):
-        one, other = (trial.modes[name] for name in names)
-        heads = [set(ranked.order[: trial.head].tolist()) for ranked in (one, other)]
-        rho = float(rank_correlation(one.scores, other.scores))
-        found.append(Pair(names, rho, len(heads[0] & heads[1])))
+    for one, other in combinations(trial.modes, 2):
+        first, second = trial.modes[one], trial.modes[other]
+        if first.scores is None or second.scores is None:
+            continue
+        if first.order is None or second.order is None:
+            continue
+        heads = [set(order[: trial.head].tolist()) for order in (first.order, second.order)]
+        rho = float(rank_correlation(first.scores, second.scores))
+        found.append(Pair((one, other), rho, len(heads[0] & heads[1])))
     return found
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def in_parts(
     size = -(-size // batch_size) * batch_size
     for number, start in enumerate(range(0, count, size)):
         path = directory / f"{PARTIAL}-ranking-{number}"
-        kept = from_first(lambda path=path: _load_part(path))
+        kept = from_first(partial(_load_part, path))
         if kept is None:
             kept = part(range(start, min(start + size, count)))
             if is_first():

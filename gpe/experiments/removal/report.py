@@ -45,8 +45,8 @@ def _ablated(runs: Sequence[Run]) -> list[Block]:
             found.append(Finding(text, named, lead=place < 2))
     found.append(
         Note(
-            "A ranking orders the channels of one layer by how much position they hold. The first N "
-            "of an order are set to zero, the rest of the network stays as it is, and all images "
+            "A ranking orders the channels of one layer by how much position they hold. The first "
+            "N of an order are set to zero, the rest of the network stays as it is, and all images "
             "are segmented again. mIoU, in percent: intersection over union of predictions and "
             "labels, mean over the classes; of a region, only its pixels count."
         )

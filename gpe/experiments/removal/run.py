@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gpe.ablation import ablated, ablation_sweep, random_orders
 from gpe.data import SegmentationSet
-from gpe.data.citypersons import images_on_side, labels_on_side
+from gpe.data.citypersons import Side, images_on_side, labels_on_side
 from gpe.data.pixels import SegmentationBatch
 from gpe.errors import InputError
 from gpe.experiments.options import Config, Places
@@ -67,11 +67,12 @@ def run(configs: Sequence[Config], places: Places, progress: Progress) -> list[P
     given = [
         _opened(config, places, progress) for config in configs if isinstance(config, RemovalConfig)
     ]
-    opened = {(config.weights_digest, config.rankings_digest): found for config, *found in given}
+    networks = {config.weights_digest: network for config, network, _ in given}
+    files = {config.rankings_digest: rankings for config, _, rankings in given}
 
     def do(config: RemovalConfig, directory: Path) -> Record:
         progress.tell(f"{config.job}: {config.network} on {config.data}")
-        network, rankings = opened[config.weights_digest, config.rankings_digest]
+        network, rankings = networks[config.weights_digest], files[config.rankings_digest]
         split = config.split or "val"
         images = segmentation.pixels(config, places, split, config.size, config.images)
         segmentation.expect_classes(network, images)
@@ -124,8 +125,8 @@ class _Target:
     ):
         self.config, self.model, self.images = config, model, images
         self.directory = directory
-        self.subsets = {
-            side: self._side(side) for side in ("left", "right") if side in config.modes
+        self.subsets: dict[Side, list[str]] = {
+            side: self._side(side) for side in get_args(Side) if side in config.modes
         }
 
     def done(self, given: Mapping[str, ChannelRanking]) -> Record:
@@ -156,7 +157,9 @@ class _Target:
 
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], None]:
             ids = {self.images.ids[index] for index in indices}
-            subsets = {side: [i for i in all if i in ids] for side, all in self.subsets.items()}
+            subsets: dict[str, list[str]] = {
+                side: [i for i in all if i in ids] for side, all in self.subsets.items()
+            }
             modes = [mode for mode in config.modes if subsets.get(mode, ["all"])]
             if not modes:
                 return {}, None
@@ -198,8 +201,8 @@ class _Target:
             row["miou"] = None if isnan(row["miou"]) else 100 * float(row["miou"])
         whole = [row for row in rows if row["start"] == row["stop"] == 0]
         baseline = {row["region"]: row["miou"] for row in whole}
-        engine = asdict(swept.engine)
-        engine["engine"] = engine.pop("name")
+        engine = {} if swept.engine is None else asdict(swept.engine)
+        engine["engine"] = engine.pop("name", "unknown")
         result = {"rows": rows, "baseline": baseline, **engine}
         return _Found(result, {"confusion": confusion})
 
@@ -215,7 +218,8 @@ class _Target:
         arrays = {"palette": torch.tensor(self.images.palette, dtype=torch.uint8)}
         hits = {name: torch.zeros(len(counts), dtype=torch.int64) for name in orders}
         pixels = 0
-        for sample, (image, labels) in enumerate(chosen.samples):
+        for sample in range(count):
+            image, labels = chosen.samples[sample]
             seen = chosen.normalise(image[None].to(config.device))
             pixels += int((labels != 255).sum())
             step = -(-max(labels.shape) // SAMPLE_SIDE)
@@ -225,22 +229,25 @@ class _Target:
                 answers = torch.stack([self._answer(seen, labels.shape, order[:n]) for n in counts])
                 hits[name] += (answers == labels).sum((1, 2))
                 arrays[f"{name}{sample}"] = answers[:, ::step, ::step]
-        accuracy = {name: (100 * right / pixels).tolist() for name, right in hits.items()}
+        accuracy = {
+            name: (100 * right / pixels).tolist() if pixels else [None] * len(counts)
+            for name, right in hits.items()
+        }
         names = {"counts": list(counts), "samples": list(chosen.ids)}
         return _Found({**names, "accuracy": accuracy}, arrays)
 
-    def _answer(self, seen: Tensor, size: tuple[int, int], channels: Tensor) -> Tensor:
+    def _answer(self, seen: Tensor, size: Sequence[int], channels: Tensor) -> Tensor:
         """Predictions uint8 ``[H,W]`` without ``channels``."""
         with self._autocast(), ablated(self.model, self.config.layer, channels):
             logits = low_resolution_logits(self.model, seen)
-        full = F.interpolate(logits.float(), tuple(size), mode="bilinear")
+        full = F.interpolate(logits.float(), list(size), mode="bilinear")
         return full[0].argmax(0).byte().cpu()
 
     def _random_orders(self, width: int) -> dict[str, Tensor]:
         seed = self.config.seed
         return random_orders(width, range(seed, seed + self.config.random_seeds))
 
-    def _side(self, side: str) -> list[str]:
+    def _side(self, side: Side) -> list[str]:
         config = self.config
         if config.boxes is None:
             known = [name for name in PEOPLE if name in self.images.classes]
@@ -249,12 +256,12 @@ class _Target:
                 self.images, side, class_name=person, batch_size=config.batch_size or 1
             )
         there = set(self.images.ids)
-        found = [name for name in images_on_side(config.boxes, side) if name in there]
-        if not found:
+        boxed = [name for name in images_on_side(config.boxes, side) if name in there]
+        if not boxed:
             raise InputError(
                 f"boxes: expected ids of {self.images.name}, got none in {config.boxes}"
             )
-        return found
+        return boxed
 
     def _batches(self, indices: Sequence[int]) -> Iterator[SegmentationBatch]:
         """Of this process."""

@@ -21,7 +21,7 @@ def half(trial: Trial, side: str, number: int) -> str:
         for line in trial.lines
         if line in (*SIDES, "overall")
     }
-    parts = [f"{left[kind]:.1f} ({kind})" for kind in sorted(left, key=left.get)]
+    parts = [f"{left[kind]:.1f} ({kind})" for kind in sorted(left, key=lambda kind: left[kind])]
     if trial.draws:
         random, draws = trial.value(RANDOM, removal, side), len(trial.draws)
         parts.append(f"{random.mean:.1f} (random: {band(random, draws)})")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from gpe.experiments.removal.config import PAPER_CHANNELS, PAPER_COUNTS, RANDOM, REGIONS
 from gpe.experiments.removal.modes import in_order, is_random
 from gpe.report.grouping import told_apart
-from gpe.report.runs import Run, distinct
+from gpe.report.runs import Run
 
 _TITLE = ("data", "split", "network", "layer")
 # By what to tell apart those that agree in that, before any other option.
@@ -106,7 +106,7 @@ def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, F
     Raises:
         InputError: a record lacks what ``read`` looks for.
     """
-    runs = distinct(runs)
+
     configs = [run.record.config for run in runs]
     names = [", ".join(str(config[o]) for o in _TITLE if o in config) for config in configs]
     titles = told_apart(names, configs, _FIRST)

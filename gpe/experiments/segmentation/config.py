@@ -1,7 +1,4 @@
-"""Every option of ``gpe segment train`` and ``evaluate``, the recipes, and the paper's mIoU.
-
-``gpe segment``: networks that say the class of each pixel.
-"""
+"""Every option of ``gpe segment train`` and ``evaluate``, the recipes, and the paper's mIoU."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ from gpe.report.blocks import (
 )
 from gpe.report.grouping import grouped, recipe, with_variants
 from gpe.report.plots import png
-from gpe.report.runs import Run, distinct
+from gpe.report.runs import Run
 from gpe.report.words import count, number, percent
 
 _RECIPE = (
@@ -74,7 +74,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     Raises:
         InputError: a record lacks what a segment record has.
     """
-    trials = [run.read(_read) for run in distinct(runs)]
+    trials = [run.read(_read) for run in runs]
     groups = [
         with_variants(table, cell=("label",)) for table in grouped(trials, "data", "split").values()
     ]

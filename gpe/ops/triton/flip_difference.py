@@ -19,16 +19,17 @@ def flip_difference(
     dtype = torch.promote_types(features.dtype, torch.float32)
     pooled = features.new_empty((2 * images, channels), dtype=dtype)
     difference = features.new_empty((images, channels), dtype=dtype)
-    sums = [
+    total, absolute_total = (
         features.new_zeros(channels, dtype=torch.float64) if before is None else before.clone()
         for before in (total, absolute_total)
-    ]
+    )
     if difference.numel():
         pool_maps(features, mirrored, 1 / (height * width), pooled)
         programs = (triton.cdiv(channels, CHANNELS),)
         z, z_mirrored = pooled.tensor_split(2)
+        sums = total, absolute_total
         _subtract[programs](z, z_mirrored, difference, *sums, images, channels, CHANNELS=CHANNELS)
-    return difference, *sums
+    return difference, total, absolute_total
 
 
 @triton.jit

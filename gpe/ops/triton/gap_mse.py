@@ -9,8 +9,7 @@ from gpe.ops.triton.pooling import pool_maps
 
 @torch.library.custom_op("gpe_triton::gap_mse", mutates_args=())
 def gap_mse(features_a: Tensor, features_b: Tensor | None) -> tuple[Tensor, Tensor]:
-    stacked = features_b is None
-    a, b = features_a.tensor_split(2) if stacked else (features_a, features_b)
+    a, b = features_a.tensor_split(2) if features_b is None else (features_a, features_b)
     dtype = torch.promote_types(a.dtype, torch.float32)
     pooled = a.new_empty((2, *a.shape[:2]), dtype=dtype)
     if pooled.numel() == 0:

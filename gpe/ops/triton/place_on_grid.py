@@ -35,14 +35,15 @@ def place_on_grid(
 @torch.library.custom_op("gpe_triton::place_on_grid_", mutates_args=("canvas",))
 def place_on_grid_(
     canvas: Tensor,
-    placed: Tensor,
+    placed: Tensor | None,
     images: Tensor,
     locations: Tensor,
     grid_size: int,
     scale: Tensor,
     shift: Tensor,
 ) -> None:
-    reference.expect_inside(placed, grid_size)
+    if placed is not None:
+        reference.expect_inside(placed, grid_size, "placed")
     _launch(canvas, placed, images, locations, grid_size, scale, shift)
 
 

@@ -38,7 +38,8 @@ def pool_maps(a: Tensor, b: Tensor, scale: float, pooled: Tensor) -> Tensor:
         FLAT=flat, CHANNELS=tile, PIXELS=step, STEPS=triton.cdiv(split_pixels, step),
     )  # fmt: skip
     if splits > 1:
-        return pool_maps(*sums.permute(0, 3, 1, 2).tensor_split(2), scale, pooled)
+        sums_a, sums_b = sums.permute(0, 3, 1, 2).tensor_split(2)
+        return pool_maps(sums_a, sums_b, scale, pooled)
     return errors
 
 
