@@ -80,6 +80,8 @@ class Engines:
             parts = cut(self.model, self.layout.layer, images)
         except UntraceableError as error:
             reasons.update(incremental=str(error), general=str(error))
+        except Exception as error:  # what was traced runs a network's own code
+            reasons.update(incremental=_said(error), general=_said(error))
         makes = {"incremental": self._incremental, "general": self._general}
         for name in [name for name in makes if name not in reasons and name in wanted]:
             try:
@@ -88,7 +90,7 @@ class Engines:
                 reasons[name] = str(error)
             except InputError:
                 raise
-            except Exception as error:  # what was traced runs a network's own code
+            except Exception as error:
                 reasons[name] = _said(error)
             else:
                 yield engine

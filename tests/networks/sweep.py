@@ -109,10 +109,15 @@ NETWORKS: dict[str, tuple[str, int]] = {
 
 
 def ranking(net: nn.Module, layer: str, layout: str, images: Tensor) -> tuple[float, str]:
-    """How far scores are from those by hand, relative to the largest, and a note."""
+    """How far scores are from those by hand, and a note.
+
+    Scores are differences of latents, and as exact as these: relative to the largest of both.
+    """
     found = gpe.rank_channels(net, [images], layer=layer, modes=MODES, subsets={"left": [0]})
     expected = scores(net, layer, images, layout)
-    return max(distance(found[mode].scores, expected[mode]) for mode in MODES), ""
+    latents = pooled(output_of(net, layer, images), layout).abs().max()
+    off = [distance(found[mode].scores, expected[mode], latents) for mode in MODES]
+    return max(off), ""
 
 
 def ablation(net: nn.Module, layer: str, layout: str, images: Tensor) -> tuple[float, str]:
@@ -154,11 +159,11 @@ def order_of(net: nn.Module, layer: str, layout: str, images: Tensor) -> Tensor:
     return torch.randperm(width, generator=torch.Generator().manual_seed(0))
 
 
-def distance(one: Tensor, other: Tensor) -> float:
-    """Relative to the largest; infinite for tensors of other shapes and for NaN."""
+def distance(one: Tensor, other: Tensor, size: Tensor | float = 1e-30) -> float:
+    """Relative to the largest, or a larger size; infinite for other shapes and for NaN."""
     if one.shape != other.shape:
         return float("inf")
-    off = (one - other).abs().max() / other.abs().max().clamp_min(1e-30)
+    off = (one - other).abs().max() / other.abs().max().clamp_min(size)
     return off.nan_to_num(float("inf")).item()
 
 
