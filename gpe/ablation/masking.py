@@ -214,8 +214,11 @@ class _Mask:
                 with evaluating(holder):
                     layout = layout_of(holder, name, images, channel_dim=self.channel_dim)
                     expect_effect(holder, layout, images[:1])
-            except RefusedError:
-                return
+            except InputError as error:
+                told = self.channel_dim is not None or mixed_sizes(self.module) is not None
+                if isinstance(error, RefusedError) or (images.dim() != 4 and told):
+                    return
+                raise
             finally:
                 self.looking = False
                 torch.clear_autocast_cache()  # of weights that were cast without gradients
