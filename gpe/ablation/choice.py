@@ -1,20 +1,23 @@
 """Which engine runs: the fastest whose logits are those of plainly zeroing channels."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpe.ablation.engines import Engine, General, Rerun
+from gpe.ablation.engines import Engine, General, Rerun, zeroed_by_hand
 from gpe.ablation.incremental import Incremental
 from gpe.ablation.linear import fold_batch_norms, linear_start
+from gpe.ablation.masking import expect_effect
 from gpe.ablation.plan import Plan
 from gpe.ablation.result import EngineRecord
-from gpe.ablation.tracing import UntraceableError, cut, record
+from gpe.ablation.tracing import Cut, UntraceableError, cut, pick_logits, record
 from gpe.errors import InputError
+from gpe.models.layout import Layout
+from gpe.models.running import forward
 
 EngineName = Literal["auto", "general", "incremental"]
 
@@ -30,72 +33,118 @@ TOLERANCE = {
 class Engines:
     """Finds the engine for images of each shape that comes; only the last one is kept.
 
-    On the first images, some variants are held against the plain way, the whole network with
-    zeroed channels. An engine that differs by more than the tolerance is not used, such as for a
-    network whose course depends on its data in a way that tracing does not see.
+    On the first images, some variants are held against zeroing by hand and running the whole
+    network. An engine that differs by more than the tolerance is not used, such as for a network
+    whose course depends on its data in a way that tracing does not see.
     """
 
-    def __init__(self, model: nn.Module, layer: str, wanted: EngineName, memory: int):
-        self.model, self.layer, self.wanted, self.memory = model, layer, wanted, memory
+    def __init__(self, model: nn.Module, layout: Layout, wanted: EngineName, memory: int):
+        self.model, self.layout, self.wanted, self.memory = model, layout, wanted, memory
         self.record: EngineRecord | None = None
-        self._shape, self._engine, self._distrusted = None, None, {}
+        self._found: tuple[torch.Size, Engine] | None = None
+        self._distrusted: dict[str, str] = {}
 
     def engine(self, images: Tensor, plan: Plan) -> Engine:
         """For these images; the first call decides for the others."""
-        if self._shape == images.shape[1:]:
-            return self._engine
+        if self._found is not None and self._found[0] == images.shape[1:]:
+            return self._found[1]
+        if self.record is None:
+            expect_effect(self.model, self.layout, images[:1], pick_logits)
         reasons = dict(self._distrusted)
         for engine in self._candidates(images, reasons):
-            if self.record is None or engine.name not in self.record.name:
-                found = self._compared(engine, images, plan)
-                why = "; ".join(f"not {name}: {reason}" for name, reason in reasons.items())
-                found = EngineRecord(*found, why)
-                if found.measured > found.tolerance:
-                    reason = f"off by {found.measured:.1e} of the largest logit"
-                    self._distrusted[engine.name] = reasons[engine.name] = reason
-                    warnings.warn(f"{engine.name} engine: {reason}; not used", stacklevel=4)
-                    continue
-                self.record = found if self.record is None else self.record.merge(found)
-            self._shape, self._engine = images.shape[1:], engine
+            known = self.record is not None and engine.name in self.record.name
+            if not known and (reason := self._trusted(engine, images, plan, reasons)):
+                self._distrusted[engine.name] = reasons[engine.name] = reason
+                warnings.warn(f"{engine.name} engine: {reason}; not used", stacklevel=4)
+                continue
+            self._found = images.shape[1:], engine
             return engine
+        if self.wanted == "incremental":
+            raise InputError(
+                f"engine: expected a network that the {self.wanted} one can serve, got another: "
+                f"{reasons[self.wanted]}"
+            )
         raise InputError(
-            f"engine: expected a network that the {self.wanted} one can serve, got another: "
-            f"{reasons[self.wanted]}"
+            "model: expected one that yields the logits again that it does with channels zeroed "
+            f"by hand, got {type(self.model).__name__}, which is {reasons['rerun']}"
         )
 
-    def _candidates(self, images: Tensor, reasons: dict[str, str]):
+    def _candidates(self, images: Tensor, reasons: dict[str, str]) -> Iterator[Engine]:
         """Engines that may run, the fastest first; ``reasons`` gets why others may not."""
+        wanted = {
+            "auto": ("incremental", "general", "rerun"),
+            "incremental": ("incremental",),
+            "general": ("general", "rerun"),  # which is the general one where nothing can be cut
+        }[self.wanted]
         try:
-            parts = cut(self.model, self.layer, images)
+            parts = cut(self.model, self.layout.layer, images)
         except UntraceableError as error:
-            reasons["general"] = reasons["incremental"] = str(error)
-        else:
-            if self.wanted != "general" and "incremental" not in reasons:
-                after = fold_batch_norms(parts.after)
-                start = linear_start(after, record(after, *parts.before(images[:1])))
-                if isinstance(start, str):
-                    reasons["incremental"] = start
-                else:
-                    yield Incremental(parts, start, images, self.memory)
-            if self.wanted != "incremental" and "general" not in reasons:
-                yield General(parts, images, self.memory)
-        if self.wanted != "incremental":
-            yield Rerun(self.model, self.layer)
+            reasons.update(incremental=str(error), general=str(error))
+        except Exception as error:  # what was traced runs a network's own code
+            reasons.update(incremental=_said(error), general=_said(error))
+        makes = {"incremental": self._incremental, "general": self._general}
+        for name in [name for name in makes if name not in reasons and name in wanted]:
+            try:
+                engine = makes[name](parts, images)
+            except UntraceableError as error:
+                reasons[name] = str(error)
+            except InputError:
+                raise
+            except Exception as error:
+                reasons[name] = _said(error)
+            else:
+                yield engine
+        if "rerun" in wanted and "rerun" not in reasons:
+            yield Rerun(self.model, self.layout)
 
-    def _compared(self, engine: Engine, images: Tensor, plan: Plan) -> tuple[str, float, float]:
-        """An engine's name, its tolerance, and how far it is from the plain way."""
-        if isinstance(engine, Rerun):
-            return engine.name, 0.0, 0.0
+    def _general(self, parts: Cut, images: Tensor) -> Engine:
+        return General(parts, self.layout, images, self.memory)
+
+    def _incremental(self, parts: Cut, images: Tensor) -> Engine:
+        if self.layout.dims != (1,):
+            raise UntraceableError(f"the channels lie in dimension {self.layout.dims[0]}")
+        after = fold_batch_norms(parts.after)
+        start = linear_start(after, record(after, *parts.before(images[:1])))
+        return Incremental(parts, start, images, self.memory)
+
+    def _trusted(
+        self, engine: Engine, images: Tensor, plan: Plan, reasons: Mapping[str, str]
+    ) -> str:
+        """Why an engine is not trusted; empty where it is, and then it is on record."""
         checked, measured = _some(plan), 0.0
-        plain = dict(Rerun(self.model, self.layer).run(images[:1], plan, checked))
-        for variant, logits in engine.run(images[:1], plan, checked):
+        plain = {}
+        for variant in checked:
+            with zeroed_by_hand(self.model, self.layout, plan.channels(variant)):
+                logits = pick_logits(forward(self.model, images[:1]))
+            if not isinstance(logits, Tensor):
+                came = type(logits).__name__
+                raise InputError(f"model: expected logits [N,K,h,w], got {came}")
+            plain[variant] = logits
+        try:
+            found = dict(engine.run(images[:1], plan, checked))
+        except InputError:
+            raise
+        except Exception as error:  # what was traced runs a network's own code
+            return _said(error)
+        for variant, logits in found.items():
             expected = plain[variant].double()
             if logits.shape != expected.shape:
                 logits = F.interpolate(logits.double(), expected.shape[2:], mode="bilinear")
             off = (logits.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
             # NaN would compare as small.
             measured = max(measured, off.nan_to_num(float("inf")).item())
-        return engine.name, _tolerance(plain[variant]), measured
+        tolerance = _tolerance(plain[checked[0]])
+        if measured > tolerance:
+            return f"off by {measured:.1e} of the largest logit"
+        why = "; ".join(f"not {name}: {reason}" for name, reason in reasons.items())
+        fitting = EngineRecord(engine.name, tolerance, measured, why)
+        self.record = fitting if self.record is None else self.record.merge(fitting)
+        return ""
+
+
+def _said(error: Exception) -> str:
+    came = next(iter(str(error).splitlines()), "")
+    return f"it does not run: {type(error).__name__}: {came:.120}"
 
 
 def _tolerance(logits: Tensor) -> float:
@@ -103,7 +152,8 @@ def _tolerance(logits: Tensor) -> float:
     kind, dtypes = logits.device.type, [logits.dtype]
     if torch.is_autocast_enabled(kind):
         dtypes.append(torch.get_autocast_dtype(kind))
-    if kind == "cuda" and torch.backends.cudnn.conv.fp32_precision != "ieee":
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    if kind == "cuda" and convolutions.fp32_precision != "ieee":
         dtypes.append(torch.float16)  # TensorFloat-32 has as many digits, and is the default
     return max(TOLERANCE[dtype] for dtype in dtypes)
 

@@ -1,16 +1,20 @@
 """Three ways to the logits of every variant of a batch: the same numbers, at different speed."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from gpe.ablation.masking import ablated
+from gpe.ablation.masking import removed
 from gpe.ablation.plan import Plan
 from gpe.ablation.tracing import Cut, expanded, pick_logits, record
 from gpe.errors import InputError
-from gpe.ops.mask_channels import mask_channels
+from gpe.models.inside import find_layer
+from gpe.models.layout import Layout
+from gpe.models.running import forward, tensors_of
 
 Logits = Iterator[tuple[int, Tensor]]
 
@@ -18,7 +22,8 @@ Logits = Iterator[tuple[int, Tensor]]
 class Engine(Protocol):
     """Yields the number of each wanted variant and its logits, ``[N,K,...]``, in any order."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def run(self, images: Tensor, plan: Plan, wanted: Sequence[int]) -> Logits: ...
 
@@ -28,13 +33,38 @@ class Rerun:
     """The whole network for each variant. It serves where the others cannot."""
 
     model: nn.Module
-    layer: str
+    layout: Layout
     name: str = "rerun"
 
     def run(self, images: Tensor, plan: Plan, wanted: Sequence[int]) -> Logits:
         for variant in wanted:
-            with ablated(self.model, self.layer, plan.channels(variant)):
-                yield variant, pick_logits(self.model(images))
+            with removed(self.model, self.layout, plan.channels(variant)):
+                logits = pick_logits(forward(self.model, images))
+            yield variant, logits
+
+
+@contextmanager
+def zeroed_by_hand(model: nn.Module, layout: Layout, channels: Tensor) -> Iterator[None]:
+    """Zeroes channels without what engines do it by: no hooks, no kernels of gpe.
+
+    Within the block the layer's ``forward`` is one that fills a copy of what it yields.
+    """
+    module = find_layer(model, layout.layer)
+    own, original = vars(module).get("forward"), module.forward
+
+    def zeroing(*arguments: object, **options: object) -> object:
+        output = tree_map_only(Tensor, Tensor.clone, original(*arguments, **options))
+        for tensor, dim in zip(tensors_of(output), layout.dims, strict=True):
+            tensor.index_fill_(dim, channels.to(tensor.device), 0)
+        return output
+
+    vars(module)["forward"] = zeroing
+    try:
+        yield
+    finally:
+        del vars(module)["forward"]
+        if own is not None:
+            vars(module)["forward"] = own
 
 
 class General:
@@ -42,8 +72,8 @@ class General:
 
     name = "general"
 
-    def __init__(self, cut: Cut, images: Tensor, memory: int):
-        self.cut, self.memory = cut, memory
+    def __init__(self, cut: Cut, layout: Layout, images: Tensor, memory: int):
+        self.cut, self.layout, self.memory = cut, layout, memory
         inputs = cut.before(images[:1])
         recording = record(cut.after, *inputs)
         self.shapes_only = recording.shapes_only
@@ -57,7 +87,7 @@ class General:
             numbers = wanted[first : first + room]
             features, *others = expanded(inputs, len(numbers), self.shapes_only)
             for masked, variant in zip(features.chunk(len(numbers)), numbers, strict=True):
-                mask_channels(masked, plan.channels(variant), inplace=True)
+                self.layout.mask(masked, plan.channels(variant), inplace=True)
             logits = self.cut.after(features, *others)
             yield from zip(numbers, logits.chunk(len(numbers)), strict=True)
 

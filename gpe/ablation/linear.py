@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
-from gpe.ablation.tracing import Recording, holds_tensors, subgraph
+from gpe.ablation.tracing import Recording, UntraceableError, holds_tensors, subgraph
 
 # What treats each channel by itself and linearly, so that it may run before channels are removed.
 _POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AvgPool1d)
@@ -71,37 +70,47 @@ def fold_batch_norms(module: fx.GraphModule) -> fx.GraphModule:
     if len(set(calls)) != len(calls):  # folding would change the module for its other callers too
         return module
     try:
-        return optimization.fuse(module.eval(), no_trace=True)
+        fused = optimization.fuse(module.eval(), no_trace=True)
     except RuntimeError:  # what a network keeps beside its weights cannot always be copied
         return module
+    assert isinstance(fused, fx.GraphModule)
+    return fused
 
 
-def linear_start(after: fx.GraphModule, recording: Recording) -> LinearStart | str:
-    """The linear maps that ``after`` begins with, or why there are none that can be split."""
+def linear_start(after: fx.GraphModule, recording: Recording) -> LinearStart:
+    """The linear maps that ``after`` begins with, of a layer that yields ``[N,C,...]``.
+
+    Raises:
+        UntraceableError: why there are none that can be split.
+    """
     modules, values = dict(after.named_modules()), recording.values
     features = next(node for node in after.graph.nodes if node.op == "placeholder")
     count, channels, *_ = values[features.name].shape
 
     by_channel, terminals = [features], []
     for node in after.graph.nodes:
+        given = node.args[0] if node.args else None
         if node.op == "output" and any(node_in in by_channel for node_in in node.all_input_nodes):
-            return "the network ends before any linear layer"
+            raise UntraceableError("the network ends before any linear layer")
         if node.op in ("placeholder", "output") or not set(node.all_input_nodes) & set(by_channel):
             continue
         value = values[node.name]
         if not holds_tensors(value):
             continue  # a shape is the same whatever is removed
-        if not node.args or node.args[0] not in by_channel:
-            return f"{node.name} reads the layer in a way not known here"
-        if _acts_by_channel(node, modules) and value.shape[:2] == (count, channels):
+        if not isinstance(given, fx.Node) or given not in by_channel:
+            raise UntraceableError(f"{node.name} reads the layer in a way not known here")
+        ndim = values[given.name].dim()
+        if _acts_by_channel(node, modules, ndim) and value.shape[:2] == (count, channels):
             by_channel.append(node)
             continue
-        terminal = _linear_map(node, modules, values, channels)
+        terminal = _linear_map(node, modules, values[given.name], channels)
         if terminal is None:
-            return f"{node.name}, which reads the layer, is not one of the linear maps known here"
+            raise UntraceableError(
+                f"{node.name}, which reads the layer, is not one of the linear maps known here"
+            )
         terminals.append((node, terminal))
     if not terminals:
-        return "nothing reads the layer"
+        raise UntraceableError("nothing reads the layer")
 
     sources = list(dict.fromkeys(node.args[0] for node, _ in terminals))
     takes = [node for node in after.graph.nodes if node.op == "placeholder"]
@@ -113,25 +122,31 @@ def linear_start(after: fx.GraphModule, recording: Recording) -> LinearStart | s
     )
 
 
-def _acts_by_channel(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+def _acts_by_channel(node: fx.Node, modules: dict[str, nn.Module], ndim: int) -> bool:
     if node.op == "call_module":
-        return type(modules[node.target]) in _BY_CHANNEL_MODULES
+        return type(modules[str(node.target)]) in _BY_CHANNEL_MODULES
+    if node.target in ("mean", torch.mean):
+        over = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        dims = over if isinstance(over, list | tuple) else [over]
+        # Over channels, it could keep the shape of a square map.
+        if not all(isinstance(dim, int) and dim % ndim > 1 for dim in dims):
+            return False
     if node.op == "call_function":
         return node.target in _BY_CHANNEL_FUNCTIONS
     return node.op == "call_method" and node.target in _BY_CHANNEL_METHODS
 
 
 def _linear_map(
-    node: fx.Node, modules: dict[str, nn.Module], values: dict[str, Any], channels: int
+    node: fx.Node, modules: dict[str, nn.Module], given: Tensor, channels: int
 ) -> tuple[Callable, Tensor, Tensor | None] | None:
     """How to apply it, its weight and its bias; None for what is no linear map known here."""
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return None
-    module = modules[node.target]
+    module = modules[str(node.target)]
     if isinstance(module, _CONVOLUTIONS):
         plain = next(kind for kind in _CONVOLUTIONS if isinstance(module, kind))
         if type(module).forward is plain.forward and module.groups == 1:
             return partial(module._conv_forward, bias=None), module.weight, module.bias
-    if type(module) is nn.Linear and values[node.args[0].name].shape[1:] == (channels,):
+    if type(module) is nn.Linear and given.shape[1:] == (channels,):
         return F.linear, module.weight, module.bias
     return None

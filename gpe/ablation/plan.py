@@ -59,7 +59,8 @@ def make_plan(
     points = [Point(name, *removal) for name in orders for removal in removals]
 
     seen: dict[bytes, int] = {}
-    variants, variant_of = [], []
+    variants: list[Point] = []
+    variant_of: list[int] = []
     for point in points:
         channels = orders[point.ranking][point.start : point.stop]
         number = seen.setdefault(channels.sort().values.numpy().tobytes(), len(seen))
@@ -84,27 +85,58 @@ def random_orders(width: int, seeds: int | Iterable[int] = 5) -> dict[str, Tenso
         >>> random_orders(4, seeds=2)["random/1"].tolist()
         [1, 3, 2, 0]
     """
-    expect_integer("width", width, 1)
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    width, count = integer("width", width, 1), _one(seeds)
+    chosen = range(count) if count is not None else _many("seeds", seeds)
     return {
         f"random/{seed}": torch.randperm(width, generator=torch.Generator().manual_seed(seed))
-        for seed in seeds
+        for seed in (integer("seeds", seed) for seed in chosen)
     }
+
+
+def indices(argument: str, values: Any) -> Tensor:
+    """Integers of any kind (a sequence, an array of any strides, a tensor): int64 ``[k]``, a copy.
+
+    Raises:
+        InputError: anything else.
+    """
+    if not isinstance(values, Tensor):
+        try:
+            values = torch.tensor([index(value) for value in values], dtype=torch.int64)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            raise InputError(f"{argument}: expected integers, got {values!r:.80}") from None
+    if values.dim() != 1 or values.dtype not in _INTEGERS:
+        raise InputError(
+            f"{argument}: expected integers [k], got {values.dtype} {list(values.shape)}"
+        )
+    return values.detach().to("cpu", torch.int64, copy=True)
+
+
+def integer(argument: str, value: Any, least: int | None = None) -> int:
+    """One of any kind, NumPy's too, as an int.
+
+    Raises:
+        InputError: no integer, or one below the least.
+    """
+    try:
+        value = index(value)
+    except TypeError:
+        raise InputError(f"{argument}: expected integers, got {value!r}") from None
+    if least is not None:
+        expect_integer(argument, value, least)
+    return value
 
 
 def _order(name: str, ranking: Any, width: int) -> Tensor:
     """The order of a ChannelRanking, or of channels that stand in it."""
-    order = torch.as_tensor(getattr(ranking, "order", ranking)).cpu()
-    if order.dim() != 1 or order.is_floating_point() or order.dtype == torch.bool:
-        raise InputError(
-            f"rankings: expected {name} to be a ChannelRanking or channels in order, "
-            f"got {order.dtype} {list(order.shape)}"
-        )
+    what = f"rankings: expected {name} to be a ChannelRanking or channels in order"
+    try:
+        order = indices("", getattr(ranking, "order", ranking))
+    except InputError as error:
+        raise InputError(f"{what}, got {str(error).partition(', got ')[2]}") from None
     if len(order) != width:
         raise InputError(
             f"rankings: expected {name} to rank the {width} channels of the layer, got {len(order)}"
         )
-    order = order.long()
     outside = order[(order < 0) | (order >= width)]
     if len(outside):
         raise InputError(
@@ -120,10 +152,9 @@ def _order(name: str, ranking: Any, width: int) -> Tensor:
 
 
 def _counts(counts: int | Iterable[int], width: int) -> list[int]:
-    if isinstance(counts, int):
-        expect_integer("counts", counts, 1)
-        return list(range(0, width + 1, counts))
-    found = [_integer("counts", count) for count in counts]
+    if (step := _one(counts)) is not None:
+        return list(range(0, width + 1, integer("counts", step, 1)))
+    found = [integer("counts", count) for count in _many("counts", counts)]
     for number, count in enumerate(found):
         if not 0 <= count <= width or count in found[:number]:
             raise InputError(f"counts: expected each once, from 0 to {width}, got {count}")
@@ -131,14 +162,14 @@ def _counts(counts: int | Iterable[int], width: int) -> list[int]:
 
 
 def _ranges(ranges: Ranges, width: int) -> list[tuple[int, int]]:
-    if isinstance(ranges, int):
-        expect_integer("ranges", ranges, 1)
-        return list(pairwise(range(0, width + 1, ranges)))
-    found = []
-    for pair in ranges:
-        if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError(f"ranges: expected pairs (start, stop), got {pair!r}")
-        start, stop = (_integer("ranges", bound) for bound in pair)
+    if (step := _one(ranges)) is not None:
+        return list(pairwise(range(0, width + 1, integer("ranges", step, 1))))
+    found: list[tuple[int, int]] = []
+    for pair in _many("ranges", ranges):
+        try:
+            start, stop = (index(bound) for bound in pair)
+        except (TypeError, ValueError):
+            raise InputError(f"ranges: expected pairs (start, stop), got {pair!r}") from None
         if not 0 <= start < stop <= width or (start, stop) in found:
             raise InputError(
                 f"ranges: expected each once, with 0 ≤ start < stop ≤ {width}, got {(start, stop)}"
@@ -147,8 +178,19 @@ def _ranges(ranges: Ranges, width: int) -> list[tuple[int, int]]:
     return found
 
 
-def _integer(argument: str, value: Any) -> int:
+def _one(value: Any) -> int | None:
+    """An integer of any kind; None for several, also where it is an array of one."""
     try:
-        return index(value)
+        return None if getattr(value, "ndim", 0) else index(value)
     except TypeError:
-        raise InputError(f"{argument}: expected integers, got {value!r}") from None
+        return None
+
+
+def _many(argument: str, values: Any) -> list:
+    try:
+        return list(values)
+    except TypeError:
+        raise InputError(f"{argument}: expected integers, got {values!r:.80}") from None
+
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

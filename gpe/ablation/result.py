@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from math import isnan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -29,8 +30,8 @@ class EngineRecord:
     Attributes:
         name: ``"incremental"``, ``"general"`` or ``"rerun"`` (the whole network for each variant).
         tolerance: largest difference of logits that is accepted, relative to the largest of them.
-        measured: that difference on images of the first batch; 0 for ``"rerun"``, which is the
-            plain way.
+        measured: that difference on the first image, from zeroing by a replaced ``forward`` of the
+            layer; for ``"rerun"`` too, which zeroes by hooks.
         why: not a faster engine; empty where the fastest ran.
     """
 
@@ -98,7 +99,8 @@ class AblationResult:
 
         With the keys ``ranking``, ``removal`` (``"top"`` or ``"range"``), ``start``, ``stop``
         (channels in the order of the ranking; start is 0 for ``"top"``), ``region``, ``miou``
-        (from 0 to 1, NaN where no class occurs) and ``confusion`` (int64 ``[K,K]``).
+        (from 0 to 1, NaN for a region without a labelled pixel) and ``confusion`` (int64
+        ``[K,K]``).
         """
         scores = mean_iou(self.confusion).tolist()
         return [
@@ -203,7 +205,8 @@ def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     Returns:
         For each curve, removal and region, in the order in which they come: ``ranking``,
         ``removal``, ``start``, ``stop``, ``region``, ``miou`` (the mean), ``std`` (0 of one),
-        ``low``, ``high`` (the extremes) and ``seeds`` (how many rankings there were).
+        ``low``, ``high`` (the extremes) and ``seeds`` (how many rankings there were). What is NaN
+        of one is so of all, as it has no labels, and of the curve.
 
     Example:
         >>> point = {"removal": "top", "start": 0, "stop": 5, "region": "full"}
@@ -223,7 +226,7 @@ def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         dict(zip(names, key, strict=True))
         | {
             "miou": mean(values),
-            "std": stdev(values) if len(values) > 1 else 0.0,
+            "std": stdev(values) if len(values) > 1 and not isnan(values[0]) else 0 * values[0],
             "low": min(values),
             "high": max(values),
             "seeds": len(values),

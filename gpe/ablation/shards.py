@@ -1,5 +1,6 @@
 """A sweep in pieces: over processes, and over interruptions."""
 
+from functools import reduce
 from pathlib import Path
 
 from torch import distributed
@@ -28,18 +29,16 @@ def resumed(result: AblationResult, path: Path | None) -> AblationResult:
 
 def over_processes(result: AblationResult | None) -> AblationResult:
     """The sum over all processes; those that had no images give None."""
-    found = [result]
+    found: list[AblationResult | None] = [result]
     world = _place()[1]
     if world > 1:
         found = [None] * world
         # Matrices and counts are integers: the sum is the same in any order.
         distributed.all_gather_object(found, result)
-    total, *others = [one for one in found if one is not None] or [None]
-    if total is None:
+    counted = [one for one in found if one is not None]
+    if not counted:
         raise InputError("batches: expected one or more, got none")
-    for other in others:
-        total = total.merge(other)
-    return total
+    return reduce(AblationResult.merge, counted)
 
 
 def _place() -> tuple[int, int]:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from gpe.ablation.choice import EngineName, Engines
-from gpe.ablation.plan import Plan, Ranges, make_plan
-from gpe.ablation.result import AblationResult, EngineRecord, empty_result
+from gpe.ablation.plan import Plan, Ranges, integer, make_plan
+from gpe.ablation.result import AblationResult, empty_result
 from gpe.ablation.shards import checkpoint_path, over_processes, resumed
-from gpe.errors import InputError, expect_integer, expect_one_of
+from gpe.errors import InputError, expect_one_of
 from gpe.metrics.evaluating import evaluating
 from gpe.metrics.region_iou import Regions, resolve_regions
-from gpe.models.inside import find_layer
-from gpe.ops.region_confusion import region_confusion
+from gpe.models.inside import find_layer, layout_of
+from gpe.models.running import WRAPPED, eager, foreign
+from gpe.ops.region_confusion import Rectangle, region_confusion
 
 
 def ablation_sweep(
@@ -34,6 +35,7 @@ def ablation_sweep(
     memory: int | None = None,
     checkpoint: str | Path | None = None,
     every: int = 20,
+    channel_dim: int | None = None,
 ) -> AblationResult:
     """What a network loses in each region when channels of a layer are removed, for all curves.
 
@@ -43,8 +45,9 @@ def ablation_sweep(
     for all variants are sums of parts that are computed once (engine ``"incremental"``); elsewhere
     masked variants run through the rest of the network in batches (``"general"``); a network that
     cannot be traced runs as a whole for each variant (``"rerun"``). Before anything is counted,
-    logits of some variants are held against plainly zeroing the channels and running the whole
-    network; an engine that differs by more than the tolerance is not used.
+    logits of some variants are held against zeroing the channels by hand and running the whole
+    network; an engine that differs by more than the tolerance is not used, ``"rerun"`` included.
+    A warning tells where the logits do not depend on the layer. Compiled networks run uncompiled.
 
     Among processes of :mod:`torch.distributed` each gives its own batches, all call this, and all
     get the result over the images of all, the same as one process that is given all batches.
@@ -57,14 +60,15 @@ def ablation_sweep(
             ``[N,3,H,W]``, labels of any integer dtype ``[N,H,W]``, and what names each image.
         rankings: name to a ``ChannelRanking``, or to all the layer's channels in order: those to
             remove first come first. :func:`gpe.ablation.random_orders` makes random ones.
-        layer: its name in ``model.named_modules()``; it yields one tensor ``[N,C,...]``.
+        layer: its name in ``model.named_modules()``; its output as for :func:`gpe.ablated`.
         counts: how many of the top channels to remove; or an integer: every so many, from 0.
         ranges: pairs ``(start, stop)`` in the order of the ranking; or an integer: one for every
             so many channels, as far as they are whole.
         regions: names among full, left, centre, right, or a mapping of names to
             ``(top, left, bottom, right)`` in pixels, half-open.
         num_classes: K.
-        ignore_index: pixels with this label count nowhere.
+        ignore_index: pixels with this label count nowhere. A region without other pixels has a
+            mIoU of NaN, which changes nothing else.
         engine: ``"auto"`` takes the fastest that can run; ``"incremental"`` and ``"general"``
             force one.
         memory: bytes that the variants which run at once may take, about. None: 64 MiB on a CPU,
@@ -72,17 +76,20 @@ def ablation_sweep(
         checkpoint: a file for the sums so far. If it is there, what it holds is not done again.
             Each of several processes has its own, with its number in the name.
         every: batches between two of these files.
+        channel_dim: of the layer's output, where it does not show; negative from the end.
 
     Returns:
         An :class:`AblationResult`: ``.rows``, one for each ranking, removal and region; which
         engine ran and how near it was; it saves, loads and merges.
 
     Raises:
-        InputError: a layer that is not there, with the nearest that are; a ranking of another
-            width or with channels out of range or repeated; counts and ranges that are not within
-            the layer; regions that are empty or leave the image; images and labels of different
-            sizes; labels that are no class; features or logits that are not finite; no images; a
-            checkpoint of another ablation; a forced engine that cannot run here.
+        InputError: a layer that is not there, with the nearest that are, or as for
+            :func:`gpe.ablated`; a network that is traced or scripted, does not take the images, or
+            yields other logits when it runs again; a ranking of another width or with channels
+            out of range or repeated; counts and ranges that are not within the layer; regions that
+            are empty or leave the image; images and labels of different sizes; labels that are no
+            class; features or logits that are not finite; no images; a checkpoint of another
+            ablation; a forced engine that cannot run here.
 
     Source:
         Section 4.2.2 and 4.2.3, Figures 4 and 6.
@@ -103,42 +110,39 @@ def ablation_sweep(
         ('first', 'top', 0, 32, 'full')
     """
     expect_one_of("engine", engine, get_args(EngineName))
-    find_layer(model, layer)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    if memory is None:
-        memory = 2**26 if device.type == "cpu" else 2**30
-    for name, value in (("num_classes", num_classes), ("memory", memory), ("every", every)):
-        expect_integer(name, value, 1)
-    engines, path = Engines(model, layer, engine, memory), checkpoint_path(checkpoint)
-    sums = None
-
-    with evaluating(model), torch.inference_mode():
+    num_classes, every = integer("num_classes", num_classes, 1), integer("every", every, 1)
+    ignore_index = integer("ignore_index", ignore_index)
+    path, sums = checkpoint_path(checkpoint), None
+    with eager(model) as network, evaluating(network), torch.inference_mode():
+        find_layer(model, layer)
+        name = layer.replace(WRAPPED, "")
+        device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+        if memory is None:
+            memory = 2**26 if device.type == "cpu" else 2**30
+        memory = integer("memory", memory, 1)
         for number, batch in enumerate(batches):
             images, labels, ids = _unpacked(batch, device)
             rectangles = resolve_regions(regions, *_sides(labels))
             if sums is None:
-                plan = make_plan(rankings, counts, ranges, _width(model, layer, images))
+                layout = layout_of(network, name, images, channel_dim=channel_dim)
+                plan = make_plan(rankings, counts, ranges, layout.channels)
                 nothing = empty_result(
-                    layer=layer,
+                    layer=name,
                     orders=plan.orders,
                     points=plan.points,
                     regions=rectangles if isinstance(regions, Mapping) else list(rectangles),
                     num_classes=num_classes,
                     ignore_index=ignore_index,
                 )
-                sums = _Sums(plan, resumed(nothing, path), images.device)
+                engines = Engines(network, layout, engine, memory)
+                sums = _Sums(plan, engines, resumed(nothing, path), images.device)
             if number < sums.result.batches:
                 continue  # the checkpoint has it
-            runs = engines.engine(images, plan).run(images, plan, range(len(plan.variants)))
-            for variant, logits in runs:
-                sums.confusion[variant] += _confusion(
-                    logits, labels, list(rectangles.values()), num_classes, ignore_index
-                )
-            sums.count(len(images), ids)
+            sums.add(images, labels, ids, list(rectangles.values()))
             if path is not None and sums.batches % every == 0:
-                sums.total(engines.record).save(path)
+                sums.total().save(path)
 
-    result = None if sums is None else sums.total(engines.record)
+    result = None if sums is None else sums.total()
     if path is not None and result is not None:
         result.save(path)
     return over_processes(result)
@@ -147,18 +151,32 @@ def ablation_sweep(
 class _Sums:
     """What was counted since a result, of each variant, on the device that counts."""
 
-    def __init__(self, plan: Plan, result: AblationResult, device: torch.device):
-        self.plan, self.result = plan, result
+    def __init__(self, plan: Plan, engines: Engines, result: AblationResult, device: torch.device):
+        self.plan, self.engines, self.result = plan, engines, result
         shape = len(plan.variants), *result.confusion.shape[1:]
         self.confusion = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.images, self.batches, self.ids = 0, 0, []
+        self.images, self.batches = 0, 0
+        self.ids: list[str] = []
 
-    def count(self, images: int, ids: list[str]) -> None:
-        self.images += images
+    def add(self, images: Tensor, labels: Tensor, ids: list[str], regions: list[Rectangle]) -> None:
+        """Counts a batch in all variants."""
+        engine, size = self.engines.engine(images, self.plan), list(images.shape)
+        runs = engine.run(images, self.plan, range(len(self.plan.variants)))
+        about = self.result
+        while True:
+            with foreign(f"model: expected a network that takes images {size} as the first ones"):
+                found = next(runs, None)
+            if found is None:
+                break
+            variant, logits = found
+            self.confusion[variant] += _confusion(
+                logits, labels, regions, about.num_classes, about.ignore_index
+            )
+        self.images += len(images)
         self.batches += 1
         self.ids += ids
 
-    def total(self, engine: EngineRecord | None) -> AblationResult:
+    def total(self) -> AblationResult:
         """Both together."""
         since = replace(
             self.result,
@@ -166,7 +184,7 @@ class _Sums:
             images=self.images,
             batches=self.batches,
             ids=self.ids,
-            engine=engine,
+            engine=self.engines.record,
         )
         return self.result.merge(since)
 
@@ -178,7 +196,10 @@ def _unpacked(batch: tuple, device: torch.device) -> tuple[Tensor, Tensor, list[
             "batches: expected tuples (images, labels) or (images, labels, ids), "
             f"got {type(batch).__name__}"
         )
-    images, labels, ids = (*batch, ())[:3]
+    images, labels, names = (*batch, ())[:3]
+    for argument, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{argument}: expected a tensor, got {type(value).__name__}")
     if not images.is_floating_point() or images.dim() < 2 or len(images) == 0:
         came = f"{images.dtype} {list(images.shape)}"
         raise InputError(f"images: expected floating point [N,3,H,W], one or more, got {came}")
@@ -189,7 +210,7 @@ def _unpacked(batch: tuple, device: torch.device) -> tuple[Tensor, Tensor, list[
         raise InputError(
             f"labels: expected the images' size, {list(size)}, got {list(labels.shape)}"
         )
-    ids = [str(name) for name in ids]
+    ids = [str(name) for name in names]
     if ids and len(ids) != len(images):
         raise InputError(f"ids: expected {len(images)}, one for each image, got {len(ids)}")
     return images.to(device), labels.to(device), ids
@@ -197,29 +218,13 @@ def _unpacked(batch: tuple, device: torch.device) -> tuple[Tensor, Tensor, list[
 
 def _sides(labels: Tensor) -> tuple[int, int]:
     """Height and width; a label for a whole image is one pixel."""
-    return tuple(labels.shape[1:]) or (1, 1)
-
-
-def _width(model: nn.Module, layer: str, images: Tensor) -> int:
-    """How many channels the layer yields."""
-    found = []
-    handle = find_layer(model, layer).register_forward_hook(lambda *call: found.append(call[2]))
-    try:
-        model(images[:1])
-    finally:
-        handle.remove()
-    if not found:
-        raise InputError(f"layer: expected one that the network calls, got {layer!r}")
-    if not isinstance(found[0], Tensor) or found[0].dim() < 2:
-        came = list(found[0].shape) if isinstance(found[0], Tensor) else type(found[0]).__name__
-        raise InputError(f"layer: expected {layer!r} to yield a tensor [N,C,...], got {came}")
-    return found[0].shape[1]
+    return (labels.shape[1], labels.shape[2]) if labels.dim() == 3 else (1, 1)
 
 
 def _confusion(
-    logits: Any,
+    logits: object,
     labels: Tensor,
-    regions: list[tuple[int, int, int, int]],
+    regions: list[Rectangle],
     num_classes: int,
     ignore_index: int,
 ) -> Tensor:  # [R,K,K]

@@ -64,6 +64,8 @@ def cut(model: nn.Module, layer: str, images: Tensor) -> Cut:
     if not isinstance(logits, fx.Node):
         raise UntraceableError(f"it returns a {type(logits).__name__}")
     values = record(subgraph(model, graph, [picture], [logits]), images[:1]).values
+    if not isinstance(values.get(features.name), Tensor):
+        raise UntraceableError("the layer yields more than one tensor, or none that is read")
     logits = _before_upsampling(model, logits, values, images)
     seen = _reads(graph, logits, features, values, picture)
     return Cut(
@@ -149,7 +151,8 @@ def expanded(inputs: Iterable[Tensor], times: int, shapes_only: set[int]) -> lis
 class _Recorder(fx.Interpreter):
     def __init__(self, module: fx.GraphModule):
         super().__init__(module)
-        self.values, self.peak = {}, 0
+        self.values: dict[str, Any] = {}
+        self.peak = 0
 
     def run_node(self, node: fx.Node) -> Any:
         value = super().run_node(node)
@@ -198,8 +201,9 @@ def _before_upsampling(
     model: nn.Module, logits: fx.Node, values: dict[str, Any], images: Tensor
 ) -> fx.Node:
     """What is upsampled to the images' size last, as region_confusion does by itself."""
-    if logits.op == "call_module" and type(model.get_submodule(logits.target)) is nn.Upsample:
-        upsample = model.get_submodule(logits.target)
+    called = model.get_submodule(str(logits.target)) if logits.op == "call_module" else None
+    if isinstance(called, nn.Upsample) and type(called) is nn.Upsample:
+        upsample = called
         mode, corners, antialias = upsample.mode, upsample.align_corners, False
     elif logits.op == "call_function" and logits.target is F.interpolate:
         names = inspect.signature(F.interpolate).parameters

@@ -45,13 +45,7 @@ class Layout:
             InputError: an output of another layout than this.
         """
         tensors = checked_outputs(self.layer, output, len(images))
-        ndims = tuple(tensor.dim() for tensor in tensors)
-        channels = {tensor.shape[dim] for tensor, dim in zip(tensors, self.dims, strict=False)}
-        if ndims != self.ndims or channels != {self.channels}:
-            raise InputError(
-                f"layer: expected {self.layer!r} to yield {self.channels} channels in dimension "
-                f"{_listed(self.dims)} of each image, got {_listed(t.shape for t in tensors)}"
-            )
+        self.expect(tensors)
         found = []
         for tensor, dim in zip(tensors, self.dims, strict=True):
             if tensor.dim() == 3:
@@ -59,6 +53,18 @@ class Layout:
             tensor = tensor.movedim(dim, 1)
             found.append(tensor[..., None] if tensor.dim() == 3 else tensor)
         return found
+
+    def expect(self, output: object) -> None:
+        """An InputError for an output of another layout than this."""
+        tensors = list(tensors_of(output))
+        ndims = tuple(tensor.dim() for tensor in tensors)
+        both = zip(tensors, self.dims, strict=False)
+        channels = {tensor.shape[dim] for tensor, dim in both if dim < tensor.dim()}
+        if ndims != self.ndims or channels != {self.channels}:
+            raise InputError(
+                f"layer: expected {self.layer!r} to yield {self.channels} channels in dimension "
+                f"{_listed(self.dims)} of each image, got {_listed(t.shape for t in tensors)}"
+            )
 
     def pool(self, output: object, images: Tensor) -> Tensor:  # [N,C]
         """The average over all places, of several maps the mean, float32 or wider; a copy."""
@@ -132,7 +138,7 @@ def layout_among(
     tensors = checked_outputs(layer, call.output, len(image))
     shapes = [list(tensor.shape) for tensor in tensors]
     dims = [
-        _given(channel_dim, layer, shape)
+        given_dim(channel_dim, layer, shape)
         if channel_dim is not None
         else _derived(calls, call, layer, number, shape, model, image, outputs)
         for number, shape in enumerate(shapes)
@@ -144,7 +150,7 @@ def layout_among(
             f"{_listed(shapes)}; name a module inside it"
         )
     prefix = 0
-    if len(shapes) == 1 and len(shapes[0]) == 3:
+    if len(shapes) == 1 and len(shapes[0]) == 3 and image.dim() == 4:
         prefix = _prefix(model, call.name, shapes[0][3 - dims[0]], image)
     return Layout(layer, channels.pop(), tuple(dims), tuple(map(len, shapes)), prefix)
 
@@ -166,7 +172,7 @@ def only_call(calls: Sequence[Call], layer: str, module: nn.Module) -> Call:
     return own[0]
 
 
-def _given(channel_dim: int, layer: str, shape: Sequence[int]) -> int:
+def given_dim(channel_dim: int, layer: str, shape: Sequence[int]) -> int:
     if channel_dim % len(shape) == 0 or not -len(shape) <= channel_dim < len(shape):
         raise InputError(
             f"channel_dim: expected one of 1 to {len(shape) - 1}, or of -1 to {1 - len(shape)}, "

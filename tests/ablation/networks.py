@@ -113,7 +113,6 @@ NETWORKS = {
     "decoder": (Decoder, "encoder", 24, "general"),
     "plain head": (PlainHead, "encoder", 24, "incremental"),
     "branching": (Branching, "encoder", 24, "rerun"),
-    "twice": (Twice, "encoder", 24, "rerun"),
     "classifier": (Classifier, "encoder", 24, "incremental"),
 }
 

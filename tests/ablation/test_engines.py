@@ -8,6 +8,7 @@ import gpe
 from gpe.ablation.choice import Engines
 from gpe.ablation.engines import Rerun
 from gpe.ablation.plan import make_plan, random_orders
+from gpe.models.inside import layout_of
 from tests.ablation.networks import CLASSES, NETWORKS, SIZE, Mixing, PlainHead, batches, network
 
 
@@ -35,13 +36,13 @@ def test_logits(name, wanted, memory):
     if name == "deeplab50" and memory != 2**22:
         pytest.skip("slow; the others show it")
     net, plan, images = network(name), plan_of(width), batches(1)[0][0]
-    engines = Engines(net, layer, wanted, memory)
+    engines = Engines(net, layout_of(net, layer, images), wanted, memory)
     with torch.inference_mode():
         engine = engines.engine(images, plan)
     fits = {"auto": chosen, "general": "general" if chosen == "incremental" else chosen}
     assert engine.name == engines.record.name == fits[wanted]
 
-    plain = logits_of(Rerun(net, layer), images, plan)
+    plain = logits_of(Rerun(net, layout_of(net, layer, images)), images, plan)
     for found, expected in zip(logits_of(engine, images, plan), plain, strict=True):
         if found.shape != expected.shape:
             assert found.shape[2] < expected.shape[2]
@@ -125,7 +126,7 @@ def test_images_of_different_sizes(engine):
 def test_other_types(dtype):
     net, plan = network("deeplab18").to(dtype), plan_of(128)
     images = batches(1)[0][0].to(dtype)
-    engines = Engines(net, "backbone.layer4", "auto", 2**20)
+    engines = Engines(net, layout_of(net, "backbone.layer4", images), "auto", 2**20)
     with torch.inference_mode():
         assert engines.engine(images, plan).name == "incremental"
     eps = torch.finfo(dtype).eps
@@ -134,7 +135,7 @@ def test_other_types(dtype):
 
 def test_autocast():
     net, plan, images = network("deeplab18"), plan_of(128), batches(1)[0][0]
-    engines = Engines(net, "backbone.layer4", "auto", 2**20)
+    engines = Engines(net, layout_of(net, "backbone.layer4", images), "auto", 2**20)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert engines.engine(images, plan).name == "incremental"
     assert 1e-5 < engines.record.measured <= engines.record.tolerance < 0.1
@@ -144,7 +145,7 @@ def test_autocast():
 def test_variants_are_not_batched_where_images_of_a_batch_depend_on_each_other():
     torch.manual_seed(0)
     net, plan, images = Mixing().eval(), plan_of(24), batches(1)[0][0]
-    engines = Engines(net, "encoder", "auto", 2**22)
+    engines = Engines(net, layout_of(net, "encoder", images), "auto", 2**22)
     with torch.inference_mode():
         assert engines.engine(images, plan).name == "rerun"
 

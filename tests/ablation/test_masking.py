@@ -81,7 +81,7 @@ def test_a_layer_without_channels_is_refused():
     net = nn.LSTM(3, 4)
     net = nn.Sequential(net)
     with (
-        pytest.raises(InputError, match=r"expected '0' to yield a tensor \[N,C,...\], got tuple"),
+        pytest.raises(InputError, match="expected one tensor from '0', got 3 in a tuple"),
         gpe.ablated(net, "0", [0]),
     ):
         net(torch.rand(5, 2, 3))

@@ -1,4 +1,4 @@
-"""What ranking yields, written by hand with plain hooks: no code of gpe, and one rule a layout."""
+"""What ranking and ablation yield, by plain hooks: no code of gpe, and one rule a layout."""
 
 import timm
 import torch
@@ -68,3 +68,22 @@ def scores(net: nn.Module, layer: str, images: Tensor, layout: str) -> dict[str,
     found["kernel_flip_mirror"] = (flipped - flipped_mirror).double().abs().mean(0)
     found["kernel_flip_pair"] = (one - flipped).double().abs().mean(0)
     return found
+
+
+def without(net: nn.Module, layer: str, images: Tensor, layout: str, channels: Tensor) -> Tensor:
+    """The logits without some channels of a layer."""
+
+    def zero(module, arguments, output):
+        output = output.clone()
+        if layout in ("NCHW", "NC"):
+            output[:, channels] = 0
+        else:
+            output[..., channels] = 0
+        return output
+
+    handle = net.get_submodule(layer).register_forward_hook(zero)
+    try:
+        with torch.no_grad():
+            return net(images)
+    finally:
+        handle.remove()
