@@ -1,6 +1,6 @@
 """``gpe ablate --task classify``: top-1 without channels before a classifier's linear layer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
 from gpe.models.head import SplitClassifier, split_classifier
 from gpe.models.inside import digest
+from gpe.models.stages import last_feature_map
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import Record, save_arrays
 from gpe.statistics import interval_of_mean
@@ -58,8 +59,7 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
         images = images.to(config.device)
         match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
         progress.note(f"{config.data}: classes matched {match.reason}")
-        split, latents, ranked = _seen(config, network, images, directory)
-        expect_about(read, split.layer, digest(split.trunk))
+        split, latents, ranked = _seen(config, network, images, directory, read)
         rankings = joined(ranked, read)
         width = split.head.in_features
         draws = random_orders(width, range(config.seed, config.seed + config.random_seeds))
@@ -110,15 +110,29 @@ def _opened(
 
 
 def _seen(
-    config: ClassificationConfig, network: Trained, images: Images, directory: Path
+    config: ClassificationConfig,
+    network: Trained,
+    images: Images,
+    directory: Path,
+    read: Mapping[str, ChannelRanking],
 ) -> tuple[SplitClassifier, Tensor, dict[str, ChannelRanking]]:
-    """Both parts of the network, the latents of all images, and the rankings: in one reading."""
+    """Both parts of the network, the latents of all images, and the rankings: in one reading.
+
+    Raises:
+        InputError: more channels than there are, or rankings that were ``read`` of others.
+    """
     model = network.model.to(config.device)
     bf16 = config.precision == "bf16"
     with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16):
         some = range(min(2, len(images)))
-        split = split_classifier(model, next(_views(config, network, images, some)))
+        few = next(_views(config, network, images, some))
+        split = split_classifier(model, few)
         expect_counts(config.counts, split.head.in_features)
+        # Pooled, the channels of the last feature map are those that the linear layer reads.
+        layers = [split.layer]
+        if read:
+            layers.append(last_feature_map(model, few, inside=network.inside))
+        expect_about(read, layers, [digest(split.trunk), config.weights_digest])
 
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], Tensor]:
             latents = []

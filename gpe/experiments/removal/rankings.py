@@ -51,16 +51,19 @@ def joined(
     return {**one, **other}
 
 
-def expect_about(rankings: Mapping[str, ChannelRanking], layer: str, weights: str) -> None:
+def expect_about(
+    rankings: Mapping[str, ChannelRanking], layers: Sequence[str], weights: Sequence[str]
+) -> None:
     """Raise an InputError for a ranking that says it is of another layer or of other weights."""
     for name, ranking in rankings.items():
         for what, own, expected in (
-            ("layer", ranking.layer, layer),
+            ("layer", ranking.layer, layers),
             ("weights", ranking.weights, weights),
         ):
-            if own not in (None, expected):
+            if own is not None and own not in expected:
+                wanted = " or ".join(expected)
                 raise InputError(
-                    f"rankings: expected {name!r} to be of the {what} {expected}, got one of {own}"
+                    f"rankings: expected {name!r} to be of the {what} {wanted}, got one of {own}"
                 )
 
 

@@ -92,7 +92,7 @@ def _opened(
         config = replace(config, checkpoint=str(trained), preset=None)
     config, network = segmentation.open_segmenter(config)
     rankings = read_rankings(config.rankings)
-    expect_about(rankings, config.layer, config.weights_digest)
+    expect_about(rankings, [config.layer], [config.weights_digest])
     return replace(config, rankings_digest=digest_of(rankings)), network, rankings
 
 

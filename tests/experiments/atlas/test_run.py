@@ -109,7 +109,6 @@ def test_rankings_lie_beside_the_record(mapped):
     assert len(list(mapped.glob("*.safetensors"))) == len(MODES) + 1
 
 
-@pytest.mark.xfail(reason="gpe ablate --task classify calls the last feature map by its head")
 def test_a_network_of_gpe_augshift_is_mapped_and_ablated_by_it(tmp_path):
     (network,), _ = tiny.train(tmp_path / "runs", tiny.config(epochs=1))
     options = {"model": str(network), "weights": "pretrained", "layer": "last"}
