@@ -13,6 +13,7 @@ Permutation = Literal["random", "fixed"]
 Readout = Literal["gapnet", "permutenet", "fixed"]
 
 # Image sets (gpe.data).
+SMALL_SETS = "digits, cifar10, cifar100"  # that fit into memory, in help
 PixelData = Literal["streets", "camvid", "cityscapes", "voc"]
 TrainReading = Literal["resized", "plain"]
 

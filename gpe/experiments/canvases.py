@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpe.choices import SMALL_SETS
 from gpe.experiments.options import (
     MODEL_HELP,
     PRETRAINED,
@@ -25,7 +26,7 @@ class CanvasConfig(Config):
     weights: str = option(WEIGHTS_HELP, PRETRAINED)
     weights_digest: str = option("Of the network's weights", "", hidden=True)
     grid_size: int = option("Cells along each side of the canvas", flag="--grid", at_least=2)
-    data: str = option("digits, cifar10, cifar100, or a folder of images", "digits")
+    data: str = option(f"{SMALL_SETS}, or a folder of images", "digits")
     image_size: int = option("Height and width of a cell (px)", 32, at_least=1)
     canvases: int = option("Canvases in a batch", 32, at_least=1)
     device: str = device_option()

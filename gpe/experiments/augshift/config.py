@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from gpe.choices import Backbone, Precision, ShiftProtocol, Split, Stem, TrainReading
+from gpe.choices import SMALL_SETS, Backbone, Precision, ShiftProtocol, Split, Stem, TrainReading
 from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import (
     Command,
@@ -186,9 +186,7 @@ class AugShiftConfig(TrainingConfig):
     network: Backbone = option("resnet18 or resnet50", "resnet18")
     stem: Stem = preset_option("grid (stride 2), cifar (stride 1) or imagenet (stride 4)")
     width: int = preset_option("Channels of the first stage", at_least=1)
-    data: str = option(
-        "digits, cifar10, cifar100, imagenet, or a folder of images by class", "digits"
-    )
+    data: str = option(f"{SMALL_SETS}, imagenet, or a folder of images by class", "digits")
     split: Split = option("Tested on: test, or validation, a part of the training images", "test")
     image_size: int = preset_option("Height and width of what the network sees (px)", at_least=1)
     resize_size: int | None = preset_option(

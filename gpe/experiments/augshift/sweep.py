@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+from gpe.experiments.augshift.config import METHODS
 from gpe.experiments.augshift.trials import Trial, by
 from gpe.experiments.shift_scores import consistency_of
 from gpe.report.blocks import Block, Cell, Column, Note, Row, Section, Table
 from gpe.report.words import number, percent
 
 # Wide crops alone are AugShift with λ 0.
+_CROPS = {1: "one crop", 2: "two crops"}
 _KINDS = {
-    "baseline": "One crop",
-    "wide-crops": "Two crops",
-    "augshift": "Two crops",
-    "blurpool": "BlurPool, one crop",
-    "blurpool-augshift": "BlurPool, two crops",
+    name: f"BlurPool, {_CROPS[method.crops]}" if method.blur else _CROPS[method.crops].capitalize()
+    for name, method in METHODS.items()
 }
 
 

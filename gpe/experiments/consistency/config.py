@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpe.choices import Precision, ShiftProtocol
+from gpe.choices import SMALL_SETS, Precision, ShiftProtocol
 from gpe.errors import InputError
 from gpe.experiments.options import (
     MODEL_HELP,
@@ -26,9 +26,7 @@ class ConsistencyConfig(Config):
     network: str = option("Its name", "", hidden=True)
     weights_digest: str = option("Of its weights", "", hidden=True)
     weights: str | None = option("A file of weights, or random", None, unset="the library's")
-    data: str = option(
-        "digits, cifar10, cifar100, imagenet, or a folder of images, by class or without"
-    )
+    data: str = option(f"{SMALL_SETS}, imagenet, or a folder of images, by class or without")
     protocol: ShiftProtocol = option(PROTOCOL_HELP, "zeros")
     shifts: tuple[int, ...] = option("Maximum shifts (px)", (8, 16), at_least=1)
     passes: int = option("Pairs of shifts for each image and maximum", 1, at_least=1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from gpe.choices import PaddingMode, Permutation, Precision
+from gpe.choices import SMALL_SETS, PaddingMode, Permutation, Precision
 from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import (
     Command,
@@ -95,7 +95,7 @@ class LocationConfig(TrainingConfig):
         None,
         unset="random",
     )
-    data: str = option("digits, cifar10, cifar100, or a folder of images", "digits")
+    data: str = option(f"{SMALL_SETS}, or a folder of images", "digits")
     image_size: int = option("Height and width of a cell (px)", 32, at_least=1)
     preset: str = option("quick, or paper: the authors' recipe")
     width: int = preset_option("Channels of the first stage", at_least=1)

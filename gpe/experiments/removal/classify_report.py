@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gpe.experiments.augshift.config import METHODS
 from gpe.experiments.removal.classify_trials import Excess, Trial, groups
 from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
 from gpe.experiments.removal.figures import mode_keys
@@ -31,13 +32,7 @@ from gpe.statistics import Estimate, difference_of
 
 _RECIPE = ("image_size", "precision", "random_seeds", "seed")
 # Of networks whose names begin so, as those of gpe augshift; of others in turn.
-_COLOURS = {
-    "baseline": "red",
-    "augshift": "blue",
-    "wide-crops": "orange",
-    "blurpool-augshift": "teal",
-    "blurpool": "grey",
-}
+_COLOURS = {name: method.colour for name, method in METHODS.items()}
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:

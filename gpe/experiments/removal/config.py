@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from gpe.choices import Engine, Precision, Region
+from gpe.choices import SMALL_SETS, Engine, Precision, Region
 from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import (
     Command,
@@ -254,8 +254,7 @@ class AblateConfig(RemovalConfig):
     """``gpe ablate``: of segmentation networks, or of classifiers."""
 
     data: str | None = option(  # type: ignore[assignment]
-        f"{PIXEL_DATA_HELP}; to classify: digits, cifar10, cifar100, imagenet or a folder of "
-        "images by class",
+        f"{PIXEL_DATA_HELP}; to classify: {SMALL_SETS}, imagenet or a folder of images by class",
         None,
         unset="what it was trained on",
     )
