@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpe.ablation import ClassifierAblation, classifier_sweep, random_orders
+from gpe.ablation import ClassifierAblation, classifier_sweep
 from gpe.data import centre_view, match_classes
 from gpe.errors import InputError
 from gpe.experiments.images import Images, images_for
@@ -19,9 +19,10 @@ from gpe.experiments.removal.config import ClassificationConfig, expect_counts
 from gpe.experiments.removal.rankings import (
     arrays_of,
     digest_of,
+    draws_of,
     expect_about,
+    expect_channels,
     in_parts,
-    joined,
     merged,
     read_rankings,
     save_rankings,
@@ -60,9 +61,8 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
         match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
         progress.note(f"{config.data}: classes matched {match.reason}")
         split, latents, ranked = _seen(config, network, images, directory, read)
-        rankings = joined(ranked, read)
         width = split.head.in_features
-        draws = random_orders(width, range(config.seed, config.seed + config.random_seeds))
+        rankings, draws = {**ranked, **read}, draws_of(config, width)
         counts, ranges = config.removals(width)
         orders = {**rankings, **draws}
         head = split.head.float()
@@ -99,7 +99,7 @@ def _opened(
         image_size=config.image_size,
         resize_size=config.resize_size,
     )
-    rankings = read_rankings(config.rankings)
+    rankings = read_rankings(config)
     config = replace(
         config,
         network=network.name,
@@ -128,6 +128,7 @@ def _seen(
         few = next(_views(config, network, images, some))
         split = split_classifier(model, few)
         expect_counts(config.counts, split.head.in_features)
+        expect_channels(read, split.head.in_features)
         # Pooled, the channels of the last feature map are those that the linear layer reads.
         layers = [split.layer]
         if read:

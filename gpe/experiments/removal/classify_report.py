@@ -31,8 +31,7 @@ from gpe.report.words import count, listing, number, signed
 from gpe.statistics import Estimate, difference_of
 
 _RECIPE = ("image_size", "precision", "random_seeds", "seed")
-# Of networks whose names begin so, as those of gpe augshift; of others in turn.
-_COLOURS = {name: method.colour for name, method in METHODS.items()}
+_IN_TURN = ("red", "blue", "orange", "teal", "grey")
 
 
 def blocks(runs: Sequence[Run]) -> list[Block]:
@@ -91,9 +90,10 @@ def _of_group(trials: Sequence[Trial]) -> list[Block]:
 def _table(title: str, trials: Sequence[Trial]) -> Table:
     """A row for each network and ranking; columns by the paper's share that was removed."""
     shares = sorted({paper for trial in trials for paper in trial.told})
+    below = "below it random channels" if any(trial.draws for trial in trials) else ""
     columns = [
         Column("all channels", aside=f"guessing {trials[0].chance:.1f}"),
-        *(Column(f"without {100 * paper / PAPER_CHANNELS:.0f} %") for paper in shares),
+        *(Column(f"without {100 * paper / PAPER_CHANNELS:.0f} %", aside=below) for paper in shares),
     ]
     rows = []
     for trial in trials:
@@ -195,8 +195,9 @@ def _excess(trials: Sequence[Trial]) -> list[Block]:
 
 
 def _colour(trial: Trial, place: int) -> str:
-    own = [name for name in _COLOURS if trial.label.startswith(f"{name}-")]
-    return _COLOURS[max(own, key=len)] if own else list(_COLOURS.values())[place % len(_COLOURS)]
+    """Of networks of gpe augshift their method's, of others in turn."""
+    own = [name for name in METHODS if trial.label.startswith(f"{name}-")]
+    return METHODS[max(own, key=len)].colour if own else _IN_TURN[place % len(_IN_TURN)]
 
 
 def _findings(trials: Sequence[Trial]) -> list[str]:

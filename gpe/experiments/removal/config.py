@@ -227,10 +227,8 @@ class ClassificationConfig(Config):
 
     def removals(self, channels: int) -> tuple[list[int], list[tuple[int, int]]]:
         """Counts, none always among them, and ranges for a layer of so many channels."""
-        step = step_of(channels)
-        counts = range(0, channels, step) if self.counts is None else (0, *self.counts)
-        ranges = [(start, start + step) for start in range(0, channels - step + 1, step)]
-        return list(dict.fromkeys(counts)), ranges if self.ranges else []
+        counts = range(0, channels, step_of(channels)) if self.counts is None else self.counts
+        return list(dict.fromkeys((0, *counts))), ranges_of(channels) if self.ranges else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +289,12 @@ def expect_counts(counts: Sequence[int] | None, channels: int) -> None:
 def step_of(channels: int) -> int:
     """A twentieth of a layer's channels: 100 of 2,048, as in Figure 4."""
     return max(1, round(channels / 20.48))
+
+
+def ranges_of(channels: int) -> list[tuple[int, int]]:
+    """Each twentieth of a ranking."""
+    step = step_of(channels)
+    return [(start, start + step) for start in range(0, channels - step + 1, step)]
 
 
 def _preset(preset: str | None, data: str | None) -> str:

@@ -40,7 +40,8 @@ class Trial:
     Attributes:
         counts: how many channels were removed.
         accuracy: share of labelled pixels that are right over all samples, in percent, by the
-            ranking whose first channels were removed, one for each of ``counts``.
+            ranking whose first channels were removed, one for each of ``counts``; None where no
+            pixel has a label.
         palette: uint8 ``[K,3]``; None without arrays.
         samples: of each image ``image`` uint8 ``[3,h,w]``, ``labels`` uint8 ``[h,w]`` and by
             ranking predictions uint8 ``[len(counts),h,w]``; none without arrays.
@@ -51,7 +52,7 @@ class Trial:
     counts: list[int]
     names: list[str]
     classes: list[str]
-    accuracy: dict[str, list[float]]
+    accuracy: dict[str, list[float | None]]
     palette: np.ndarray | None
     samples: list[dict[str, np.ndarray]]
 
@@ -89,7 +90,7 @@ def read(run: Run) -> Trial:
     result = run.record.result
     counts = [int(number) for number in result["counts"]]
     accuracy = {
-        name: [float(value) for value in result["accuracy"][name]]
+        name: [None if value is None else float(value) for value in result["accuracy"][name]]
         for name in in_order(set(result["accuracy"]))
     }
     if (
@@ -133,7 +134,11 @@ def _finding(trial: Trial) -> str:
     images = "the image" if len(trial.names) == 1 else f"the {len(trial.names)} images"
     parts = []
     for place, removed in enumerate(trial.counts):
-        values = {name: of[place] for name, of in trial.accuracy.items()}
+        values = {
+            name: value for name, of in trial.accuracy.items() if (value := of[place]) is not None
+        }
+        if not values:
+            return f"No pixel of {images} has a label, so there is no accuracy."
         if removed == 0:
             value = next(iter(values.values()))
             parts.append(f"{percent(value)} with all {trial.channels} channels")

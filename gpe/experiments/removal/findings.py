@@ -15,6 +15,8 @@ _BELOW, _WITHIN, _ABOVE = "below every draw", "within the draws", "above every d
 
 def findings(trial: Trial) -> list[str]:
     """Paragraphs about one network, what matters most first."""
+    if not trial.regions:
+        return ["No region has a labelled pixel, so there is no mIoU."]
     paragraphs = []
     if about_sides(trial):
         for number in list(trial.told)[-1:]:

@@ -10,45 +10,58 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpe.ablation import random_orders
 from gpe.errors import InputError
 from gpe.experiments.processes import from_first, is_first
+from gpe.experiments.removal.config import ClassificationConfig, RemovalConfig
 from gpe.experiments.runs import PARTIAL
 from gpe.ranking import ChannelRanking
-from gpe.records import atomic
+from gpe.records import ARRAYS, atomic
 
 SHOWN = 20  # channels of a ranking that a record names
 _PARTS = 50  # at most, that a set is ranked in
 _LEAST = 32  # images in a part
 
 
-def read_rankings(files: Sequence[str]) -> dict[str, ChannelRanking]:
+def draws_of(config: RemovalConfig | ClassificationConfig, channels: int) -> dict[str, Tensor]:
+    """The random orders of a layer's channels to compare with."""
+    return random_orders(channels, range(config.seed, config.seed + config.random_seeds))
+
+
+def read_rankings(config: RemovalConfig | ClassificationConfig) -> dict[str, ChannelRanking]:
     """The rankings of files, ``FILE`` or ``NAME=FILE``, by name: its mode, or the one given.
 
     Raises:
-        InputError: a file that is not there, or no ranking; two of one name, or of names that
-            would share a file.
+        InputError: a file that is not there, or no ranking; a name that another ranking, a mode, a
+            random order or a file of the run has.
     """
     found: dict[str, ChannelRanking] = {}
-    for text in files:
+    taken = {_file_name(name): name for name in (*config.modes, *draws_of(config, 1))}
+    for text in config.rankings:
         name, path = ("", text) if Path(text).exists() else text.rpartition("=")[::2]
         read = ChannelRanking.from_json if path.endswith(".json") else ChannelRanking.load
         ranking = read(path)
-        found = joined(found, {name or ranking.mode: ranking})
+        name = name or ranking.mode
+        file = _file_name(name)
+        if file in taken:
+            raise InputError(
+                f"rankings: expected names that differ, got {taken[file]!r} and {name!r}; give one "
+                "as NAME=FILE"
+            )
+        if file == Path(ARRAYS).stem or file.startswith(PARTIAL):
+            raise InputError(f"rankings: expected a name that no file of the run has, got {name!r}")
+        found[name], taken[file] = ranking, name
     return found
 
 
-def joined(
-    one: Mapping[str, ChannelRanking], other: Mapping[str, ChannelRanking]
-) -> dict[str, ChannelRanking]:
-    """Both; an InputError where two have one name, or names that would share a file."""
-    taken = {_file_name(name): name for name in one}
-    for name in other:
-        if _file_name(name) in taken:
+def expect_channels(rankings: Mapping[str, ChannelRanking], channels: int) -> None:
+    """Raise an InputError for a ranking of another number of channels than the layer has."""
+    for name, ranking in rankings.items():
+        if ranking.scores.numel() != channels:
             raise InputError(
-                f"rankings: expected names that differ, got {taken[_file_name(name)]!r} and "
-                f"{name!r}; give one as NAME=FILE"
+                f"rankings: expected {name!r} to rank the {channels} channels of the layer, got "
+                f"{ranking.scores.numel()}"
             )
-    return {**one, **other}
 
 
 def expect_about(
@@ -71,8 +84,8 @@ def digest_of(rankings: Mapping[str, ChannelRanking]) -> str:
     """Tells the content of rankings apart; empty without any."""
     hashed = hashlib.sha256()
     for name, ranking in rankings.items():
-        hashed.update(f"{name};".encode())
-        hashed.update(ranking.order.numpy().tobytes())
+        hashed.update(f"{name};{ranking.images};".encode())
+        hashed.update(ranking.scores.numpy().tobytes())  # the order follows from these
     return hashed.hexdigest()[:16] if rankings else ""
 
 

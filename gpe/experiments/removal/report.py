@@ -66,12 +66,13 @@ def _of_one(title: str, trial: Trial) -> list[Block]:
     about = f"{recipe([trial], RECIPE)}. {trial.images} images; engine {trial.engine}."
     if ranked:
         about += f" Ranked on: {', '.join(ranked)} images."
+    found: list[Block] = [Heading(title), Note(about), *_empty(trial)]
+    if not trial.regions:
+        return found
     draws = len(trial.draws)
     of_draws = f" Random: mean of {draws} draws, below it the lowest and the highest."
     return [
-        Heading(title),
-        Note(about),
-        *_empty(trial),
+        *found,
         *figures(trial),
         Heading("In numbers", level=3),
         _table(title, trial),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpe.ablation import ablated, ablation_sweep, random_orders
+from gpe.ablation import ablated, ablation_sweep
 from gpe.data import SegmentationSet
 from gpe.data.citypersons import Side, images_on_side, labels_on_side
 from gpe.data.pixels import SegmentationBatch
@@ -26,14 +26,15 @@ from gpe.experiments.removal.config import (
     ClassificationConfig,
     RemovalConfig,
     expect_counts,
-    step_of,
+    ranges_of,
 )
 from gpe.experiments.removal.rankings import (
     arrays_of,
     digest_of,
+    draws_of,
     expect_about,
+    expect_channels,
     in_parts,
-    joined,
     merged,
     read_rankings,
     save_rankings,
@@ -91,7 +92,7 @@ def _opened(
         trained = _train(config, places, progress)
         config = replace(config, checkpoint=str(trained), preset=None)
     config, network = segmentation.open_segmenter(config)
-    rankings = read_rankings(config.rankings)
+    rankings = read_rankings(config)
     expect_about(rankings, [config.layer], [config.weights_digest])
     return replace(config, rankings_digest=digest_of(rankings)), network, rankings
 
@@ -133,9 +134,10 @@ class _Target:
 
     def done(self, given: Mapping[str, ChannelRanking]) -> Record:
         """The record of the job; rankings and arrays are left beside it."""
-        self._expect_channels()
-        rankings = joined(self._rankings(), given)
-        width = next(iter(rankings.values())).scores.numel()
+        width = self._channels()
+        expect_counts(self.config.counts, width)
+        expect_channels(given, width)
+        rankings = {**self._rankings(), **given}
         config = self.config.removals(width)
         jobs = {"rank": lambda *_: _Found(), "figure5": self._predicted}
         found = jobs.get(config.job, self._removed)(config, rankings)
@@ -152,11 +154,11 @@ class _Target:
         made = record(config.job, config, result, chance=100 / len(self.images.classes))
         return made if width == PAPER_CHANNELS else replace(made, paper=None)
 
-    def _expect_channels(self) -> None:
-        """Raise an InputError where the layer, or the number of its channels, does not fit."""
-        one = next(self.images.batches(1, order=[0])).images
-        layout = layout_of(self.model, self.config.layer, one)
-        expect_counts(self.config.counts, layout.channels)
+    def _channels(self) -> int:
+        """How many the layer has."""
+        with self._autocast():
+            one = next(self.images.batches(1, order=[0])).images
+            return layout_of(self.model, self.config.layer, one).channels
 
     def _rankings(self) -> dict[str, ChannelRanking]:
         """All that are asked for, in one pass over the images."""
@@ -189,16 +191,14 @@ class _Target:
     def _removed(self, config: RemovalConfig, rankings: Mapping[str, ChannelRanking]) -> _Found:
         """What each region scores without the first channels of each ranking, or a range."""
         width = next(iter(rankings.values())).scores.numel()
-        step = step_of(width)
-        ranges = [(start, start + step) for start in range(0, width - step + 1, step)]
         with self._autocast():
             swept = ablation_sweep(
                 self.model,
                 self._batches(range(len(self.images))),
-                {**rankings, **self._random_orders(width)},
+                {**rankings, **draws_of(config, width)},
                 layer=config.layer,
                 counts=config.counts or (),
-                ranges=ranges if config.ranges else (),
+                ranges=ranges_of(width) if config.ranges else (),
                 regions=config.regions,
                 num_classes=len(self.images.classes),
                 engine=config.engine,
@@ -221,7 +221,7 @@ class _Target:
         counts = config.counts or ()
         width = next(iter(rankings.values())).scores.numel()
         orders = {name: ranking.order for name, ranking in rankings.items()}
-        orders["random"] = next(iter(self._random_orders(width).values()))
+        orders["random"] = next(iter(draws_of(config, width).values()))
         count = min(SAMPLES, len(self.images))
         chosen = self.images.part([number * len(self.images) // count for number in range(count)])
         arrays = {"palette": torch.tensor(self.images.palette, dtype=torch.uint8)}
@@ -251,10 +251,6 @@ class _Target:
             logits = low_resolution_logits(self.model, seen)
         full = F.interpolate(logits.float(), list(size), mode="bilinear")
         return full[0].argmax(0).byte().cpu()
-
-    def _random_orders(self, width: int) -> dict[str, Tensor]:
-        seed = self.config.seed
-        return random_orders(width, range(seed, seed + self.config.random_seeds))
 
     def _side(self, side: Side) -> list[str]:
         config = self.config

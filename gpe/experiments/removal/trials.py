@@ -106,7 +106,6 @@ def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, F
     Raises:
         InputError: a record lacks what ``read`` looks for.
     """
-
     configs = [run.record.config for run in runs]
     names = [", ".join(str(config[o]) for o in _TITLE if o in config) for config in configs]
     titles = told_apart(names, configs, _FIRST)
@@ -144,8 +143,6 @@ def read(run: Run) -> Trial:
     removals = {removal for _, removal in scores}
     before = _baseline(result.get("baseline"), scores)
     empty = {r for of in (before, *scores.values()) for r, value in of.items() if value is None}
-    if empty == before.keys():
-        raise ValueError("no region has a labelled pixel")
     baseline = _without(before, empty)
     miou = {key: _without(regions, empty) for key, regions in scores.items()}
     for name in names:
