@@ -59,6 +59,11 @@ def test_figures_of_a_network(call, network, job):
         (["rank", "nowhere.pth"], "gpe: path: there is no nowhere.pth"),
         (["ablate", "nowhere.pth", "--counts", "1,x"], "gpe: counts: expected whole numbers"),
         (["figure4", "--preset", "slow"], "gpe: preset: expected one of quick"),
+        (["figure4", "--data", "voc"], "gpe: data: expected, without a checkpoint, one of streets"),
+        (["figure4", "--data", "camvid"], "gpe: data: no camvid in data: "),  # its preset, at once
+        (["figure6", "--data", "camvid", "--preset", "quick"], "gpe: data: expected, without a ch"),
+        (["figure5", "a.pth", "--preset", "quick"], "gpe: preset: expected none beside a checkp"),
+        (["rank"], "gpe: checkpoint: expected one or more, got none"),
     ],
 )
 def test_refusals_take_one_line(call, words, message):
@@ -106,3 +111,25 @@ def test_classifiers_side_by_side(call):
 def test_each_task_has_its_options(call, words, message):
     code, _, err = call("ablate", *words)
     assert code == 2 and err.splitlines()[-1].startswith(message)
+
+
+def test_one_image_one_count_and_no_random_order(call):
+    """Each part of the report that needs more is left out."""
+    code, _, err = call("augshift", "--method", "baseline", *TRAIN)
+    assert code == 0, err
+    few = [
+        "--images",
+        "1",
+        "--counts",
+        "1",
+        "--no-ranges",
+        "--random-seeds",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    classify = ["--task", "classify", "--data", "digits"]
+    code, out, err = call("ablate", *runs(), *classify, *few, "--out", "removed")
+    assert code == 0 and "all channels" in out, err
+    code, _, err = call("report", "removed")
+    assert code == 0, err
