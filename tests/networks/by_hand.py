@@ -15,11 +15,13 @@ def build(name: str, **options) -> nn.Module:
     else:
         known = {"weights": None} | ({"init_weights": False} if name == "googlenet" else {})
         net = torchvision.models.get_model(name, **known, **options)
-    # Zero gammas and layer scales of 1e-6 would leave most channels alike.
+    # Zero gammas and layer scales of 1e-6 would leave most channels alike, zero heads all logits.
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() == 1:
                 parameter.uniform_(0.5, 1.5)
+            elif not parameter.any():
+                parameter.normal_(std=0.02)
     return net.eval().double()
 
 
