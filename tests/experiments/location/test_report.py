@@ -293,8 +293,9 @@ def test_bad_arguments_are_refused(tmp_path):
         write_report([], tmp_path / "report.html")
     with pytest.raises(InputError, match="path: expected a file"):
         write_report([tmp_path / "a"], tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no record"):
-        write_report([tmp_path], tmp_path / "report.html")
+        write_report([tmp_path / "empty"], tmp_path / "report.html")
 
 
 def test_the_same_records_give_the_same_page(tmp_path):

@@ -124,7 +124,7 @@ def test_every_option_reaches_the_score(call, tmp_path):
         ("train --weights absent.pth --width 64", "weights: there is no absent.pth"),
         ("train --device tpu", "device: expected cpu, cuda or cuda:N, got 'tpu'"),
         ("train --out ../file", "out: cannot write to ../file: File exists"),
-        ("evaluate absent.pth --data voc", "name: expected "),
+        ("evaluate absent.pth --data voc", "path: there is no absent.pth"),
         ("evaluate ../tree --data voc", "model: there is no ../tree/checkpoint.pt"),
         ("evaluate ../w.pth", "data: expected one of streets, camvid, cityscapes, voc with a "),
         ("evaluate ../w.pth --data voc", "data: no voc in data: expected data/VOCdevkit"),

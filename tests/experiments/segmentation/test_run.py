@@ -255,11 +255,11 @@ class TestEvaluation:
         with pytest.raises(InputError, match=r"model: there is no .*checkpoint\.pt"):
             open_trained(str(tmp_path))
         torch.save({"config": {}}, tmp_path / CHECKPOINT)
-        with pytest.raises(InputError, match="to be one of gpe segment train, got TypeError"):
+        with pytest.raises(InputError, match="augshift or segment train, got StopIteration"):
             open_trained(str(tmp_path))
         with pytest.raises(InputError, match=r"there is no .*absent"):
             open_trained(str(tmp_path / "absent.pth"))
-        with pytest.raises(InputError, match="output_stride: expected none with a directory"):
+        with pytest.raises(InputError, match="output_stride: expected none without a file, got 8"):
             open_trained(str(finished), output_stride=8)
 
     def test_a_loaded_run_tells_its_classes_and_options(self, finished):
