@@ -17,6 +17,7 @@ from gpe.experiments.reports import print_findings, write_report
 from gpe.experiments.segmentation.config import SegmentationConfig
 from gpe.experiments.segmentation.run import run as train_segmenter
 
+EPOCHS = 2  # of each network that says where the digit is
 STREETS = {"train_images": 1500, "test_images": 100}  # fewer than quick has
 
 _WHERE = """\
@@ -57,7 +58,10 @@ def run(out: Path, *, force: bool = False) -> None:
         console.print(_WHERE)
         networks = [("gapnet", None), ("permutenet", "random"), ("permutenet", "fixed")]
         located = train_location(
-            [LocationConfig.of(network=name, permutation=order) for name, order in networks],
+            [
+                LocationConfig.of(network=name, permutation=order, epochs=EPOCHS)
+                for name, order in networks
+            ],
             places,
             progress,
         )

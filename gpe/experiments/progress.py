@@ -24,8 +24,7 @@ class Progress:
 
     def __init__(self, console: Console):
         self.console = console
-        self.runs = 1
-        self._started = 0
+        self.expect(1)
         self._status = console.status("")
 
     def __enter__(self) -> "Progress":
@@ -33,6 +32,10 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         self._status.stop()
+
+    def expect(self, runs: int) -> None:
+        """So many runs come next; they are counted from one."""
+        self.runs, self._started = runs, 0
 
     def tell(self, text: str) -> None:
         """What is being done: in one line on a terminal, in a line each in a file."""

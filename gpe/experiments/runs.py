@@ -49,7 +49,7 @@ def run_all(
     Raises:
         InputError: a directory cannot be made, before anything is computed; or what ``run`` raises.
     """
-    progress.runs = len(configs)
+    progress.expect(len(configs))
     directories = []
     for config in configs:
         directory = places.out / config.name

@@ -19,7 +19,7 @@ def show(monkeypatch, *, terminal, done=0, epochs=3):
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
     shown = Progress(console)
-    shown.runs = 2
+    shown.expect(2)
     shown.skip("[b]first[/b]", "finished before")
     with shown.run(NAME, epochs, 100, done) as bar:
         for epoch in range(done + 1, epochs + 1):

@@ -68,6 +68,17 @@ def test_a_finished_run_is_said_and_skipped_unless_forced(papers, tmp_path):
     assert stored(tmp_path, one).result == {"parts": 1}
 
 
+def test_each_list_of_runs_is_counted_from_one(papers, tmp_path):
+    """As in the demo, which trains three lists of networks one after the other."""
+    pair = [PaperConfig.of(), PaperConfig.of(side=3)]
+    papers(*pair)
+    console = Console(file=io.StringIO())
+    progress = Progress(console)
+    for _ in range(2):
+        run_all(pair, Places(out=tmp_path / "out"), progress, lambda *_: None)
+    assert [line[:5] for line in console.file.getvalue().splitlines()] == ["[1/2]", "[2/2]"] * 2
+
+
 def test_an_interrupted_run_continues_unless_told_not_to(papers, tmp_path):
     one = PaperConfig.of()
     papers(one, failing=one)
