@@ -32,6 +32,7 @@ def fused_augshift_loss(
     weight: float = 1.0,
     label_smoothing: float = 0.0,
     relative: bool = False,
+    all_processes: bool = False,
 ) -> AugShiftTerms:
     """``ℓ1 + ℓ2 + λ·MSE``: both crops name the class, and pool to the same latents.
 
@@ -85,6 +86,7 @@ def fused_augshift_loss(
     """
     weight, label_smoothing = _check_numbers(weight, label_smoothing)
     relative = expect_bool("relative", relative)
+    all_processes = expect_bool("all_processes", all_processes)
     if not callable(head):
         raise InputError(f"head: expected a module or a function, got {shown(head)}")
     # Latents are feature maps of one place.
@@ -99,7 +101,7 @@ def fused_augshift_loss(
         F.cross_entropy(half, target, ignore_index=nothing, label_smoothing=label_smoothing)
         for half in wide.tensor_split(2)
     )
-    distance = mse / _variance(latents) if relative else mse
+    distance = mse / _variance(latents, all_processes) if relative else mse
     loss = cross_entropy_a + cross_entropy_b + weight * distance  # Equation 1
     logits_a, logits_b = logits.tensor_split(2)
     return AugShiftTerms(loss, logits_a, logits_b, cross_entropy_a, cross_entropy_b, mse)
@@ -112,6 +114,7 @@ class AugShiftLoss(nn.Module):
         weight: λ, at least 0 and finite.
         label_smoothing: of both cross entropies, in [0, 1].
         relative: divide the MSE of the loss by the variance of the latents.
+        all_processes: take that variance over the batches of all processes.
 
     Raises:
         InputError: a ``weight`` or ``label_smoothing`` out of range; when called, as the function.
@@ -124,15 +127,21 @@ class AugShiftLoss(nn.Module):
         >>> torch.equal(terms.loss, terms.cross_entropy_a + terms.cross_entropy_b + 2 * terms.mse)
         True
         >>> criterion
-        AugShiftLoss(weight=2.0, label_smoothing=0.0, relative=False)
+        AugShiftLoss(weight=2.0, label_smoothing=0.0, relative=False, all_processes=False)
     """
 
     def __init__(
-        self, *, weight: float = 1.0, label_smoothing: float = 0.0, relative: bool = False
+        self,
+        *,
+        weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        relative: bool = False,
+        all_processes: bool = False,
     ) -> None:
         super().__init__()
         self.weight, self.label_smoothing = _check_numbers(weight, label_smoothing)
         self.relative = expect_bool("relative", relative)
+        self.all_processes = expect_bool("all_processes", all_processes)
 
     def forward(
         self,
@@ -150,10 +159,11 @@ class AugShiftLoss(nn.Module):
             weight=self.weight,
             label_smoothing=self.label_smoothing,
             relative=self.relative,
+            all_processes=self.all_processes,
         )
 
     def extra_repr(self) -> str:
-        options = ("weight", "label_smoothing", "relative")
+        options = ("weight", "label_smoothing", "relative", "all_processes")
         return ", ".join(f"{name}={getattr(self, name)}" for name in options)
 
 
@@ -169,10 +179,20 @@ def _check_numbers(weight: float, label_smoothing: float) -> tuple[float, float]
     return expect_number("weight", weight, least=0), smoothing
 
 
-def _variance(latents: Tensor) -> Tensor:
+def _variance(latents: Tensor, all_processes: bool) -> Tensor:
     """Over the latents of all crops, as a mean over channels; never 0."""
     wide = latents.to(torch.promote_types(latents.dtype, torch.float32))
-    return wide.var(0, correction=0).mean() + torch.finfo(wide.dtype).eps ** 2
+    variance = _variance_of_all(wide) if all_processes else wide.var(0, correction=0)
+    return variance.mean() + torch.finfo(wide.dtype).eps ** 2
+
+
+def _variance_of_all(latents: Tensor) -> Tensor:
+    """Over the latents of all processes, for each channel."""
+    from torch.distributed.nn.functional import all_reduce
+
+    count = all_reduce(latents.new_tensor(float(len(latents))))
+    centred = latents - all_reduce(latents.sum(0)) / count
+    return all_reduce(centred.square().sum(0)) / count
 
 
 def _checked_target(logits: Tensor, target: Tensor, count: int) -> Tensor:

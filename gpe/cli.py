@@ -283,9 +283,11 @@ def report(
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
 ) -> None:
     """Draw any number of runs as one HTML page that needs nothing else."""
+    from gpe.experiments.processes import expect_one_process
     from gpe.experiments.reports import write_report
     from gpe.report.words import count
 
+    expect_one_process("gpe report")
     number = write_report(runs, out, lambda note: typer.echo(f"gpe: {note}", err=True))
     typer.echo(f"{out}: {count(number, 'run')}")
 

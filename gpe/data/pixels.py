@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpe.data.augmentation import Augmentation
 from gpe.data.imagenet import STATISTICS
-from gpe.data.resident import cuts, generator
+from gpe.data.resident import Part, cuts, generator
 from gpe.data.workers import default_workers as default_workers
 from gpe.data.workers import read_batches
 from gpe.errors import InputError, expect_at_least_one
@@ -41,11 +41,13 @@ class SegmentationBatch(NamedTuple):
         images: float32 ``[n,3,H,W]``, normalised, on the device of the set.
         labels: uint8 ``[n,H,W]``, likewise; 255 is to be ignored.
         ids: which images they are, as the dataset names them.
+        part: which images of the batch they are, where several processes share it; None: all.
     """
 
     images: Tensor
     labels: Tensor
     ids: tuple[str, ...]
+    part: Part | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +151,8 @@ class SegmentationSet:
         augmentation: Augmentation,
         seed: int = 0,
         epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[SegmentationBatch]:
         """Random views in batches; a function of the seed, the epoch and the place in the order.
 
@@ -159,17 +163,21 @@ class SegmentationSet:
             augmentation: how a view is cut. Beyond a small image its border is black in the mean
                 and has the label 255.
             seed, epoch: of the draws.
+            rank, world_size: which of how many processes this is; each reads a part of each batch.
 
         Raises:
             InputError: as :meth:`batches`.
         """
         red, green, blue = (round(255 * mean) for mean in self.mean)
         fill = red, green, blue, IGNORE
-        cut = cuts(torch.arange(len(order)), batch_size, len(order))
-        places = [batch.tolist() for batch in cut]
+        cut = cuts(
+            torch.arange(len(order)), batch_size, len(order), rank=rank, world_size=world_size
+        )
+        places = [batch.tolist() for batch, _ in cut]
         views = _Views(self.samples, order.tolist(), augmentation, fill, seed, epoch)
         batches = [[views.order[place] for place in batch] for batch in places]
-        return self._finished(self._read(views, _collate, places), batches)
+        finished = self._finished(self._read(views, _collate, places), batches)
+        return (batch._replace(part=part) for batch, (_, part) in zip(finished, cut, strict=True))
 
     def normalise(self, images: Tensor) -> Tensor:
         """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
@@ -182,7 +190,7 @@ class SegmentationSet:
     def _cut(self, order: Sequence[int] | None, batch_size: int) -> list[list[int]]:
         whole = range(len(self)) if order is None else order
         indices = torch.as_tensor(whole, dtype=torch.int64)
-        return [batch.tolist() for batch in cuts(indices, batch_size, len(self))]
+        return [batch.tolist() for batch, _ in cuts(indices, batch_size, len(self))]
 
     def _read(
         self,

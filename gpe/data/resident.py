@@ -11,6 +11,14 @@ from torch import Tensor
 from gpe.errors import InputError, expect_at_least_one
 
 
+class Part(NamedTuple):
+    """Which of a batch's ``whole`` images one of several processes has: ``start`` to ``stop``."""
+
+    start: int
+    stop: int
+    whole: int
+
+
 class Batch(NamedTuple):
     """Some images of a set.
 
@@ -20,12 +28,14 @@ class Batch(NamedTuple):
         sizes: int64 ``[n,2]`` on the CPU, the height and width of each image, which is
             padded with zeros at the bottom and at the right; None where all have ``[H,W]``.
         indices: int64 ``[n]`` on the CPU, which images of the set they are.
+        part: which images of the batch they are, where several processes share it; None: all.
     """
 
     images: Tensor
     labels: Tensor
     sizes: Tensor | None
     indices: Tensor
+    part: Part | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +87,16 @@ class ImageSet:
         """The same set with its tensors on ``device``."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-    def batches(self, order: Tensor, batch_size: int, *, epoch: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, order: Tensor, batch_size: int, *, epoch: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Batch]:
         """Cuts the set into batches on its own device.
 
         Args:
             order: int64 ``[n]``, indices into the set, on any device; moved once.
             batch_size: images a batch; the last batch may have fewer.
             epoch: changes nothing here; a :class:`StreamedSet` may read images anew in each.
+            rank, world_size: which of how many processes this is; each has a part of each batch.
 
         Raises:
             InputError: a batch size below 1, or an order that is not of indices into the set.
@@ -94,11 +107,12 @@ class ImageSet:
             >>> [batch.labels.tolist() for batch in few.batches(torch.tensor([4, 0, 3]), 2)]
             [[4, 0], [3]]
         """
-        indices = cuts(order.cpu(), batch_size, len(self))
+        parts = cuts(order.cpu(), batch_size, len(self), rank=rank, world_size=world_size)
         moved = order.to(self.device).split(batch_size)
         return (
-            Batch(self.images.index_select(0, there), self.labels[there], None, here)
-            for here, there in zip(indices, moved, strict=False)  # no order is cut into one part
+            Batch(self.images.index_select(0, there), self.labels[there], None, here, part)
+            for (here, part), whole in zip(parts, moved, strict=False)  # no order is cut into one
+            for there in [whole[part.start : part.stop]]
         )
 
 
@@ -171,16 +185,24 @@ def epoch_order(
     return order[torch.arange(rank, padded, world_size) % total]
 
 
-def cuts(order: Tensor, batch_size: int, count: int) -> list[Tensor]:
-    """Cuts an order of ``count`` images into batches.
+def cuts(
+    order: Tensor, batch_size: int, count: int, *, rank: int = 0, world_size: int = 1
+) -> list[tuple[Tensor, Part]]:
+    """Cuts an order of images into batches, and takes one process's part of each.
 
     Args:
         order: int64 ``[n]``, indices below ``count``.
-        batch_size: images a batch; the last batch may have fewer.
+        batch_size: images a batch, of all processes; the last batch may have fewer.
         count: images of the set.
+        rank, world_size: which of how many processes this is. The parts of a batch, one after the
+            other, are the batch; they differ by at most one image.
 
     Raises:
         InputError: a batch size below 1, or an order that is not of indices into the set.
+
+    Example:
+        >>> cuts(torch.tensor([4, 0, 3, 1]), 4, 5, rank=1, world_size=2)
+        [(tensor([3, 1]), Part(start=2, stop=4, whole=4))]
     """
     expect_at_least_one("batch_size", batch_size)
     if order.dtype != torch.int64 or order.dim() != 1:
@@ -189,7 +211,13 @@ def cuts(order: Tensor, batch_size: int, count: int) -> list[Tensor]:
         raise InputError(
             f"order: expected indices from 0 to {count - 1}, got {order.min()} to {order.max()}"
         )
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    found = []
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        before = [len(part) for part in batch.tensor_split(world_size)[: rank + 1]]
+        part = Part(sum(before[:-1]), sum(before), len(batch))
+        found.append((batch[part.start : part.stop], part))
+    return found
 
 
 def _kind(tensor: Tensor) -> str:

@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, res
 
 from gpe.data.imagenet import STATISTICS
 from gpe.data.opening import Interpolation, expect_max_pixels, open_image
-from gpe.data.resident import Batch, cuts, generator
+from gpe.data.resident import Batch, Part, cuts, generator
 from gpe.data.workers import default_workers, read_batches
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 
@@ -105,34 +105,39 @@ class StreamedSet:
         """The same set, whose batches go to ``device``."""
         return replace(self, labels=self.labels.to(device))
 
-    def batches(self, order: Tensor, batch_size: int, *, epoch: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, order: Tensor, batch_size: int, *, epoch: int = 0, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Batch]:
         """Reads the set in batches. The workers end with the iterator.
 
         Args:
             order: int64 ``[n]``, indices into the set, on any device.
             batch_size: images a batch; the last batch may have fewer.
             epoch: ``"resized"`` reads images anew in each.
+            rank, world_size: which of how many processes this is; each reads a part of each batch.
 
         Raises:
             InputError: a batch size below 1, or an order that is not of indices into the set;
                 while iterating, a file that cannot be read, with its name.
         """
-        indices = cuts(order.cpu(), batch_size, len(self))
+        parts = cuts(order.cpu(), batch_size, len(self), rank=rank, world_size=world_size)
         read = read_batches(
             _Reader(replace(self, labels=self.labels.cpu()), epoch),
             _collate,
-            [cut.tolist() for cut in indices],
+            [indices.tolist() for indices, _ in parts],
             workers=default_workers(self.workers),
             device=str(self.device),
         )
-        return self._moved(indices, read)
+        return self._moved(parts, read)
 
     def _moved(
-        self, indices: list[Tensor], batches: Iterator[tuple[Tensor, Tensor | None]]
+        self,
+        parts: list[tuple[Tensor, Part]],
+        batches: Iterator[tuple[Tensor, Tensor | None]],
     ) -> Iterator[Batch]:
-        for chosen, (images, sizes) in zip(indices, batches, strict=True):
+        for (chosen, part), (images, sizes) in zip(parts, batches, strict=True):
             labels = self.labels[chosen.to(self.device, non_blocking=True)]
-            yield Batch(images.to(self.device, non_blocking=True), labels, sizes, chosen)
+            yield Batch(images.to(self.device, non_blocking=True), labels, sizes, chosen, part)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def random_views(
     Args:
         batch: of n images.
         size: height and width of a crop, in pixels, or one number for both.
-        generator: of all draws, on the CPU. They depend on nothing but it, the sizes and n.
+        generator: of all draws, on the CPU. They depend on nothing but it, the sizes and n; where
+            several processes share a batch, each draws for all of it and keeps its part.
         views: crops of each image, V.
         flip: mirror half of the crops, at random.
         padding: around each image, in pixels: rows and columns, or one number for both.
@@ -51,11 +52,13 @@ def random_views(
         (torch.Size([2, 4, 3, 8, 8]), True)
     """
     room = _room(batch, size, padding)
-    shape = (views, len(batch.images))
-    offsets = (torch.rand(*shape, 2, dtype=torch.float64, generator=generator) * (room + 1)).long()
-    flips = torch.zeros(shape, dtype=torch.bool)
+    count = len(batch.images)
+    start, stop, whole = batch.part or (0, count, count)
+    drawn = torch.rand(views, whole, 2, dtype=torch.float64, generator=generator)
+    offsets = (drawn[:, start:stop] * (room + 1)).long()
+    flips = torch.zeros(views, count, dtype=torch.bool)
     if flip:
-        flips = torch.rand(shape, generator=generator) < 0.5
+        flips = torch.rand(views, whole, generator=generator)[:, start:stop] < 0.5
     return _crop(batch, size, offsets, flips, padding=padding, **options)
 
 

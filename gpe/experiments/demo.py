@@ -10,6 +10,7 @@ from gpe.experiments.augshift.run import run as train_augshift
 from gpe.experiments.location.config import LocationConfig
 from gpe.experiments.location.run import run as train_location
 from gpe.experiments.options import Places
+from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.config import RemovalConfig
 from gpe.experiments.removal.run import run as remove
@@ -52,6 +53,7 @@ def run(out: Path, *, force: bool = False) -> None:
         out: directory of the runs and the report.
         force: run again what is finished.
     """
+    expect_one_process("gpe demo")
     console = Console(highlight=False, soft_wrap=True)
     places = Places(out=out, force=force)
     with Progress(Console(stderr=True)) as progress:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gpe.data import ImageSet, load
 from gpe.experiments.canvases import DEPTH, LAST, CanvasConfig
 from gpe.experiments.options import Places
+from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.rankings import save_rankings
 from gpe.experiments.runs import record, run_all
@@ -54,6 +55,7 @@ def look_at_all(
     Raises:
         InputError: a network, weights or images that cannot be had, or what ``look`` raises.
     """
+    expect_one_process(f"gpe {experiment}")
     network = lru_cache(maxsize=1)(open_trained)
     images = lru_cache(maxsize=1)(load)
 

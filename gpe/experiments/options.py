@@ -101,6 +101,7 @@ class Places:
     max_pixels: int | None = option(
         "Largest image that is read (pixels)", None, unset="179 million", at_least=1
     )
+    sync_batch_norm: bool = option("Under torchrun: batch norm over all processes", True)
     out: Path = option("Directory of the runs", Path("runs"))
     resume: bool = option("Continue an interrupted run; --no-resume starts it again", True)
     force: bool = option("Run again what is finished", False)

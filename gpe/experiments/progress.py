@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from gpe.experiments.processes import is_first
+from gpe.experiments.processes import count, is_first
 
 if TYPE_CHECKING:
-    from gpe.experiments.training import Counted
+    from gpe.experiments.training import Tally
 
 REFRESH_SECONDS = 0.25
 
@@ -96,18 +96,18 @@ class RunProgress:
         fields |= {"epoch": done + 1, "epochs": epochs}
         self.task = bar.add_task("", total=epochs * images, completed=self.first, **fields)
 
-    def step(self, epoch: int, tally: "Counted") -> None:
+    def step(self, epoch: int, tally: "Tally") -> None:
         """After a training step. Reads the tally, and so waits for a GPU, a few times a second."""
         now = time.perf_counter()
         if self.bar.disable or now - self.refreshed < REFRESH_SECONDS:
             return
         self.refreshed = now
-        completed = (epoch - 1) * self.images + tally.count
+        completed = (epoch - 1) * self.images + tally.count * count()
         self.bar.update(
             self.task,
             completed=completed,
             epoch=epoch,
-            loss=tally.loss,
+            loss=tally.loss,  # of this process
             accuracy=tally.accuracy,
             speed=(completed - self.first) / (now - self.start),
         )

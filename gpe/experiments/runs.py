@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gpe.errors import InputError
 from gpe.experiments.options import Config, Places
-from gpe.experiments.processes import is_first, process_name
+from gpe.experiments.processes import from_first, is_first, process_name
 from gpe.experiments.progress import Progress
 from gpe.records import RECORD, Record, atomic
 
@@ -54,11 +55,9 @@ def run_all(
     for config in configs:
         directory = places.out / config.name
         directories.append(directory)
-        if not places.force and is_finished(directory, config, progress):
+        if from_first(partial(_finished, directory, config, places, progress)):
             continue
         with writable(directory):
-            if is_first() and (places.force or not places.resume or (directory / RECORD).exists()):
-                clear(directory)
             start = time.perf_counter()
             record = run(config, directory)
             if record is not None and is_first():
@@ -67,6 +66,15 @@ def run_all(
                 for file in directory.glob(f"{PARTIAL}*"):
                     file.unlink()
     return directories
+
+
+def _finished(directory: Path, config: Config, places: Places, progress: Progress) -> bool:
+    """Whether nothing is left to do; else what is not to be continued is removed."""
+    if not places.force and is_finished(directory, config, progress):
+        return True
+    if places.force or not places.resume or (directory / RECORD).exists():
+        clear(directory)
+    return False
 
 
 def record(

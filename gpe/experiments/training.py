@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from gpe.data import generator
 from gpe.errors import InputError
 from gpe.experiments.options import TrainingConfig
+from gpe.experiments.parallel import Shared
+from gpe.experiments.processes import is_first, several, summed
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import CHECKPOINT, as_json
 from gpe.records import Record, atomic, save_arrays
@@ -27,11 +29,12 @@ class Trial(Protocol):
     images_per_epoch: int
     num_classes: int
     device: torch.device
+    shared: Shared
 
-    def train_epoch(self, epoch: int) -> Iterator["Counted"]:
+    def train_epoch(self, epoch: int) -> Iterator["Tally"]:
         """Train one epoch, counted from 1; yields its running tally after each step."""
 
-    def test(self, epoch: int) -> tuple["Counted", dict[str, Tensor]]:
+    def test(self, epoch: int) -> tuple["Tally", dict[str, Tensor]]:
         """Test once; also the arrays that a report draws pictures from, of any epoch."""
 
     def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -44,45 +47,45 @@ class Trial(Protocol):
         """Go on from ``state``."""
 
 
-class Counted(Protocol):
-    """What was counted of an epoch."""
-
-    count: int
-
-    @property
-    def loss(self) -> float:
-        """Mean cross entropy."""
-
-    @property
-    def accuracy(self) -> float:
-        """In percent."""
-
-
 class Tally:
     """Running sums of cross entropy and hits. They stay on the device: no step waits for it."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._loss: Tensor | float = 0.0
-        self._hits: Tensor | float = 0.0
+        self.count = 0  # of images, here
+        self.sums: Tensor | None = None  # float64 [3]: loss, hits, and of how many
 
     def add(self, logits: Tensor, target: Tensor) -> Tensor:
         """Counts a batch; logits ``[N,K]``, target int64 ``[N]``. Returns the mean loss."""
         loss = F.cross_entropy(logits.float(), target)
-        self.count += len(target)
-        self._loss += loss.detach() * len(target)
-        self._hits += (logits.detach().argmax(1) == target).sum()
+        if len(target):  # processes that share a small batch may have none of its images
+            hits = (logits.detach().argmax(1) == target).sum()
+            self.keep(len(target), loss.detach() * len(target), hits, len(target))
         return loss
+
+    def keep(self, images: int, loss: Tensor, hits: Tensor, of: Tensor | int) -> None:
+        """Adds a batch: sums over ``of`` images or pixels."""
+        self.count += images
+        batch = torch.stack([torch.as_tensor(each).to(loss).double() for each in (loss, hits, of)])
+        self.sums = batch if self.sums is None else self.sums + batch
+
+    def of_all_processes(self) -> Self:
+        """Of all processes; all call this."""
+        if self.sums is not None:
+            self.sums = summed(self.sums)
+        return self
 
     @property
     def loss(self) -> float:
         """Mean cross entropy."""
-        return float(self._loss) / max(1, self.count)
+        return self._mean(0)
 
     @property
     def accuracy(self) -> float:
         """In percent."""
-        return 100 * float(self._hits) / max(1, self.count)
+        return 100 * self._mean(1)
+
+    def _mean(self, which: int) -> float:
+        return 0.0 if self.sums is None else float(self.sums[which] / self.sums[2].clamp(min=1))
 
 
 class NetworkTrial(Generic[SomeConfig]):
@@ -95,21 +98,32 @@ class NetworkTrial(Generic[SomeConfig]):
         model: with the weights to start from.
         channels_last: whether that is faster on the CPU, too. torch 2.15 crashes on it there where
             8 channels come in.
+        sync_batch_norm: among several processes.
     """
 
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
-    def __init__(self, config: SomeConfig, model: nn.Module, *, channels_last: bool):
+    def __init__(
+        self,
+        config: SomeConfig,
+        model: nn.Module,
+        *,
+        channels_last: bool,
+        sync_batch_norm: bool = True,
+    ):
         self.config = config
         self.device = torch.device(config.device)
         channels_last = channels_last or self.device.type == "cuda"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(self.device).to(memory_format=self.memory_format)
         self.network = torch.compile(self.model) if config.compile else self.model
+        self.shared = Shared(self.model, sync_batch_norm=sync_batch_norm)
 
-    def descend(self, loss: Tensor) -> None:
-        """One step of the optimizer, and of the schedule."""
+    def descend(self, loss: Tensor, of: Tensor | int) -> None:
+        """One step of the optimizer, and of the schedule; ``loss`` is the mean over ``of`` images
+        or pixels."""
+        loss = self.shared.weighted(loss, of)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -144,7 +158,8 @@ def fit(
 ) -> Record:
     """Trains and tests ``config.epochs`` epochs; returns the record.
 
-    Continues from the checkpoint that an interrupted run left in ``directory``.
+    Continues from the checkpoint that an interrupted run left in ``directory``, in any number of
+    processes.
 
     After each epoch a checkpoint is written, whole or not at all: an interruption at any moment
     loses at most one epoch, and a resumed run ends with the same bits on the CPU. What is drawn
@@ -164,7 +179,9 @@ def fit(
             for train in trial.train_epoch(epoch):
                 bar.step(epoch, train)
             training_seconds = time.perf_counter() - start
+            train = train.of_all_processes()
             test, arrays = trial.test(epoch)
+            test = test.of_all_processes()
             metrics = {
                 "epoch": epoch,
                 "train_loss": train.loss,
@@ -180,14 +197,15 @@ def fit(
             history.epochs.append(metrics)
             history.seconds += time.perf_counter() - start
             history.training_seconds += training_seconds
-            if arrays:
-                save_arrays(directory, arrays)
-            _save(experiment, trial, directory, options, history)
+            if is_first():
+                if arrays:
+                    save_arrays(directory, arrays)
+                _save(experiment, trial, directory, options, history)
             bar.epoch(metrics, trial.images_per_epoch / training_seconds)
 
     start = time.perf_counter()
     results, arrays = trial.measure()
-    if arrays:
+    if arrays and is_first():
         save_arrays(directory, arrays)
     return Record.of(
         experiment,
@@ -198,7 +216,8 @@ def fit(
         device=trial.device,
         epochs=history.epochs,
         paper=config.paper,
-        run={"images_per_second": epochs * trial.images_per_epoch / history.training_seconds},
+        run={"images_per_second": epochs * trial.images_per_epoch / history.training_seconds}
+        | ({"sync_batch_norm": trial.shared.sync_batch_norm} if several() else {}),
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpe.choices import ShiftProtocol
 from gpe.experiments.images import Images
+from gpe.experiments.processes import share
 from gpe.experiments.runs import Partial
 from gpe.metrics import ShiftConsistency
 from gpe.ops.dual_crop import dual_crop
@@ -52,7 +53,8 @@ def consistency_rows(
         done, tensors = kept
         for place, metric in enumerate(metrics):
             metric.counts += tensors[f"counts{place}"]
-    for batch in images.batches(torch.arange(done, len(images)), batch_size):
+    own = torch.as_tensor(share(range(len(images)))[done:], dtype=torch.int64)
+    for batch in images.batches(own, batch_size):
         for metric in metrics:
             target = labels(batch.labels)
             metric.update(model, batch.images, target, indices=batch.indices)

@@ -339,7 +339,16 @@ COMMANDS = (
         help="Train networks whose answer stays when the image moves (Table 2, Figure S2).\n\n"
         "--method, --weight and --crop-shift take several values, separated by commas: every "
         "combination is run. Defaults are shown for small images.",
-        places=("workers", "root", "download", "max_pixels", "out", "resume", "force"),
+        places=(
+            "workers",
+            "root",
+            "download",
+            "max_pixels",
+            "sync_batch_norm",
+            "out",
+            "resume",
+            "force",
+        ),
         extra=AugShiftOptions,
     ),
 )

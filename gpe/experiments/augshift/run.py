@@ -17,6 +17,7 @@ from gpe.errors import InputError
 from gpe.experiments.augshift.config import METHODS, AugShiftConfig
 from gpe.experiments.images import Images
 from gpe.experiments.options import Places
+from gpe.experiments.processes import count, expect_enough, rank, several, share
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
 from gpe.experiments.trained import Trained
@@ -46,7 +47,8 @@ def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -
             drawn |= {"root": places.root, "workers": places.workers, **config.sides}
             sets = stream(config.data, max_pixels=places.max_pixels, **drawn)
         expect_classes(sets[0].classes)
-        trial = AugShiftTrial(config, *(images.to(config.device) for images in sets))
+        train_set, test_set = (images.to(config.device) for images in sets)
+        trial = AugShiftTrial(config, train_set, test_set, sync_batch_norm=places.sync_batch_norm)
         return fit("augshift", trial, config, directory, progress)
 
     return run_all(configs, places, progress, train)
@@ -57,19 +59,32 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
 
     model: Classifier
 
-    def __init__(self, config: AugShiftConfig, train: Images, test: Images):
+    def __init__(
+        self,
+        config: AugShiftConfig,
+        train: Images,
+        test: Images,
+        *,
+        sync_batch_norm: bool = True,
+    ):
         self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
         self.crops = METHODS[config.method].crops
 
         # A crop more of each image is an image less, or else it is one image more to compute.
-        share = self.crops if config.equal_compute else 1
-        self._images = max(1, (config.epoch_images or len(train)) // share)
-        self._batch_size = max(1, config.batch_size // share)
+        crops = self.crops if config.equal_compute else 1
+        self._images = max(1, (config.epoch_images or len(train)) // crops)
+        self._batch_size = max(1, config.batch_size // crops)
         self.images_per_epoch = self._images * self.crops
 
         self.classifier = model = build(config, self.num_classes)
-        super().__init__(config, model, channels_last=config.width % 16 == 0)
+        expect_enough(self._images, self._batch_size)
+        super().__init__(
+            config,
+            model,
+            channels_last=config.width % 16 == 0,
+            sync_batch_norm=sync_batch_norm,
+        )
         self._step = torch.compile(self._loss) if config.compile else self._loss
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -88,7 +103,8 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
             len(self.train_set), seed=config.seed, epoch=epoch, samples=self._images
         )
         draws = generator(config.seed, epoch, 0, "crops")
-        for batch in self.train_set.batches(order, self._batch_size, epoch=epoch):
+        shared = {"rank": rank(), "world_size": count()}
+        for batch in self.train_set.batches(order, self._batch_size, epoch=epoch, **shared):
             crops = random_views(
                 batch,
                 config.image_size,
@@ -99,20 +115,22 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
                 **self._view_options(self.train_set),
             )
             try:
-                loss, logits = self._step(crops.flatten(0, 1), batch.labels)
+                loss, logits = self.shared(
+                    self._step, crops.flatten(0, 1), batch.labels, part=batch.part
+                )
             except InputError as error:  # NaN, which the loss sees at once on the CPU
                 raise InputError(
                     f"learning_rate: the features became nan in epoch {epoch}; try a smaller one"
                 ) from error
             tally.add(logits, batch.labels.repeat(self.crops))
-            self.descend(loss)
+            self.descend(loss, len(batch.labels))
             yield tally
 
     @torch.no_grad()
     def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
-        self.model.eval()
+        self.shared.evaluating()
         tally = Tally()
-        order = torch.arange(len(self.test_set))
+        order = torch.as_tensor(share(range(len(self.test_set))))
         for batch in self.test_set.batches(order, self.config.test_batch_size):
             options = self._view_options(self.test_set)
             images = centre_view(batch, self.config.image_size, **options)
@@ -158,6 +176,7 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
                 weight=config.weight,
                 label_smoothing=config.label_smoothing,
                 relative=config.relative,
+                all_processes=several(),
             )
         return result.loss / 2, torch.cat([result.logits_a, result.logits_b])
 

@@ -12,6 +12,7 @@ from gpe.data import match_classes
 from gpe.experiments.consistency.config import ConsistencyConfig
 from gpe.experiments.images import images_for
 from gpe.experiments.options import Places
+from gpe.experiments.processes import is_first
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.shifts import expect_room
@@ -83,7 +84,8 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
         )
         arrays = probabilities_under_shifts(logits, images, **options)
         labels = match.labels(arrays["labels"])
-        save_arrays(directory, arrays if labels is None else arrays | {"labels": labels})
+        if is_first():
+            save_arrays(directory, arrays if labels is None else arrays | {"labels": labels})
         result = {
             "consistency": rows,
             "accuracy": unmoved["accuracy"],

@@ -180,6 +180,6 @@ COMMANDS = (
         help="Train and test networks that say where an image patch lies (Table 1).\n\n"
         "--network, --task, --grid, --padding, --permutation and --seed take several values, "
         "separated by commas: every combination is run.",
-        places=("root", "download", "out", "resume", "force"),
+        places=("root", "download", "sync_batch_norm", "out", "resume", "force"),
     ),
 )

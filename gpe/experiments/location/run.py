@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from gpe.data import ImageSet, epoch_order, generator, load
+from gpe.data.resident import Part
 from gpe.experiments.location.config import LocationConfig
 from gpe.experiments.options import Places
+from gpe.experiments.processes import count, expect_enough, joined, rank
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import run_all
 from gpe.experiments.trained import Trained
@@ -34,20 +36,41 @@ def run(configs: Sequence[LocationConfig], places: Places, progress: Progress) -
     def train(config: LocationConfig, directory: Path) -> Record:
         names = ("train_images", "test_images", "image_size", "seed")
         sets = images(config.data, **{name: getattr(config, name) for name in names})
-        trial = LocationTrial(config, *(each.to(config.device) for each in sets))
+        train_set, test_set = (each.to(config.device) for each in sets)
+        trial = LocationTrial(config, train_set, test_set, sync_batch_norm=places.sync_batch_norm)
         return fit("location", trial, config, directory, progress)
 
     return run_all(configs, places, progress, train)
 
 
+class _Batch(NamedTuple):
+    canvases: Tensor
+    target: Tensor
+    cells: Tensor
+    part: Part
+
+
 class LocationTrial(NetworkTrial[LocationConfig]):
     """One network, trained and tested on canvases with one image each."""
 
-    def __init__(self, config: LocationConfig, train: ImageSet, test: ImageSet):
+    def __init__(
+        self,
+        config: LocationConfig,
+        train: ImageSet,
+        test: ImageSet,
+        *,
+        sync_batch_norm: bool = True,
+    ):
         self.train_set, self.test_set = train, test
         self.images_per_epoch = config.train_images or len(train)
         self.num_classes = config.grid_size**2 if config.task == "location" else len(train.classes)
-        super().__init__(config, build(config, self.num_classes), channels_last=False)
+        expect_enough(self.images_per_epoch, config.batch_size)
+        super().__init__(
+            config,
+            build(config, self.num_classes),
+            channels_last=False,
+            sync_batch_norm=sync_batch_norm,
+        )
         self.optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=config.learning_rate,
@@ -67,25 +90,25 @@ class LocationTrial(NetworkTrial[LocationConfig]):
         flips = generator(seed, epoch, 0, "flips") if self.config.flip else None
         locations = generator(seed, epoch, 0, "training locations")
         size = self.config.batch_size
-        for canvases, target, _ in self._batches(self.train_set, order, size, locations, flips):
-            loss = tally.add(self._logits(canvases), target)
-            self.descend(loss)
+        for batch in self._batches(self.train_set, order, size, locations, flips):
+            logits = self.shared(self._logits, batch.canvases, part=batch.part)
+            self.descend(tally.add(logits, batch.target), len(batch.target))
             yield tally
 
     @torch.no_grad()
     def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
         if self.config.bn_batches:
             self._estimate_batch_norm(epoch)
-        self.model.eval()
+        self.shared.evaluating()
         tally, answers = Tally(), []
         order = torch.arange(len(self.test_set))
         locations = generator(self.config.seed, epoch, 0, "test locations")
         size = self.config.test_batch_size
-        for canvases, target, cells in self._batches(self.test_set, order, size, locations):
-            logits = self._logits(canvases)
-            tally.add(logits, target)
-            answers.append(torch.stack([cells, target, logits.argmax(1)]))
-        return tally, self._arrays(*torch.cat(answers, 1))
+        for batch in self._batches(self.test_set, order, size, locations):
+            logits = self._logits(batch.canvases)
+            tally.add(logits, batch.target)
+            answers.append(torch.stack([batch.cells, batch.target, logits.argmax(1)]))
+        return tally, self._arrays(*torch.cat(joined(answers), 1))
 
     def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {}, {}
@@ -101,12 +124,12 @@ class LocationTrial(NetworkTrial[LocationConfig]):
         its noise decides between them.
         """
         seed, size = self.config.seed, self.config.batch_size
-        count = self.config.bn_batches * size
-        order = epoch_order(len(self.train_set), seed=seed, epoch=epoch, samples=count)
+        images = self.config.bn_batches * size
+        order = epoch_order(len(self.train_set), seed=seed, epoch=epoch, samples=images)
         locations = generator(seed, epoch, 0, "batch norm locations")
         drawn = self._batches(self.train_set, order, size, locations)
         with self.autocast():
-            update_bn((canvases for canvases, _, _ in drawn), self.model)
+            update_bn((batch.canvases for batch in drawn), self.model)
 
     def _batches(
         self,
@@ -115,20 +138,23 @@ class LocationTrial(NetworkTrial[LocationConfig]):
         batch_size: int,
         locations: torch.Generator,
         flips: torch.Generator | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Canvases, targets and cells. The draws of an epoch go to the device at once."""
+    ) -> Iterator["_Batch"]:
+        """This process's part of each batch. The draws of an epoch go to the device at once."""
         cells = torch.randint(self.config.grid_size**2, (len(order),), generator=locations)
         cells = cells.to(self.device).split(batch_size)
         mirrored = None
         if flips is not None:
             mirrored = torch.rand(len(order), generator=flips) < 0.5
             mirrored = mirrored.view(-1, 1, 1, 1).to(self.device).split(batch_size)
-        for i, batch in enumerate(images.batches(order, batch_size)):
-            patches = batch.images
+        batches = images.batches(order, batch_size, rank=rank(), world_size=count())
+        for i, batch in enumerate(batches):
+            part = batch.part or Part(0, len(cells[i]), len(cells[i]))
+            here, patches = cells[i][part.start : part.stop], batch.images
             if mirrored is not None:
-                patches = torch.where(mirrored[i], patches.flip(3), patches)
-            target = cells[i] if self.config.task == "location" else batch.labels
-            yield self._place(patches, cells[i], images), target, cells[i]
+                flipped = mirrored[i][part.start : part.stop]
+                patches = torch.where(flipped, patches.flip(3), patches)
+            target = here if self.config.task == "location" else batch.labels
+            yield _Batch(self._place(patches, here, images), target, here, part)
 
     def _place(self, patches: Tensor, cells: Tensor, images: ImageSet) -> Tensor:
         before, placed = self._canvases.get(len(patches), (None, None))
@@ -150,9 +176,10 @@ class LocationTrial(NetworkTrial[LocationConfig]):
         """The confusion of the whole test set, and samples spread over it."""
         pairs = targets * self.num_classes + predictions
         confusion = torch.bincount(pairs, minlength=self.num_classes**2)
-        count = min(SAMPLES, len(cells))
-        chosen = torch.arange(count, device=self.device) * len(cells) // count
-        canvases = place_on_grid(self.test_set.images[chosen], cells[chosen], self.config.grid_size)
+        samples = min(SAMPLES, len(cells))
+        chosen = torch.arange(samples) * len(cells) // samples
+        images = self.test_set.images[chosen.to(self.device)]
+        canvases = place_on_grid(images, cells[chosen].to(self.device), self.config.grid_size)
         arrays = {
             "canvases": (canvases * 255).round().to(torch.uint8),
             "locations": cells[chosen],

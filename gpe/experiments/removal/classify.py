@@ -10,10 +10,9 @@ from torch import Tensor
 
 from gpe.ablation import ClassifierAblation, classifier_sweep
 from gpe.data import centre_view, match_classes
-from gpe.errors import InputError
 from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
-from gpe.experiments.processes import several
+from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.config import ClassificationConfig, expect_counts
 from gpe.experiments.removal.rankings import (
@@ -47,8 +46,7 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
     Raises:
         InputError: a network, images or rankings that cannot be had or do not go together.
     """
-    if several():
-        raise InputError("task: expected one process for classify, got several")
+    expect_one_process("the ablation of a classifier")
     given = [_opened(config) for config in configs]
     networks = {config.weights_digest: network for config, network, _ in given}
     files = {config.rankings_digest: rankings for config, _, rankings in given}

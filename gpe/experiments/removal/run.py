@@ -18,7 +18,7 @@ from gpe.data.citypersons import Side, images_on_side, labels_on_side
 from gpe.data.pixels import SegmentationBatch
 from gpe.errors import InputError
 from gpe.experiments.options import Config, Places
-from gpe.experiments.processes import share
+from gpe.experiments.processes import is_first, share
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal import classify
 from gpe.experiments.removal.config import (
@@ -141,8 +141,9 @@ class _Target:
         config = self.config.removals(width)
         jobs = {"rank": lambda *_: _Found(), "figure5": self._predicted}
         found = jobs.get(config.job, self._removed)(config, rankings)
-        save_rankings(rankings, self.directory)
-        save_arrays(self.directory, arrays_of(rankings) | found.arrays)
+        if is_first():
+            save_rankings(rankings, self.directory)
+            save_arrays(self.directory, arrays_of(rankings) | found.arrays)
         result = {
             "channels": width,
             "classes": list(self.images.classes),

@@ -204,7 +204,7 @@ COMMANDS = (
         run="run",
         help="Train a DeepLabv3 and score it on the whole image and on its parts (section 4.2).\n\n"
         "--seed takes several values, separated by commas: a run each.",
-        places=("workers", "root", "out", "resume", "force"),
+        places=("workers", "root", "sync_batch_norm", "out", "resume", "force"),
     ),
     Command(
         "segment evaluate",

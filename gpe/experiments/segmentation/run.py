@@ -17,12 +17,13 @@ from gpe.data.imagenet import STATISTICS
 from gpe.data.pixels import IGNORE, default_workers
 from gpe.errors import InputError
 from gpe.experiments.options import Places
+from gpe.experiments.processes import count, expect_enough, is_first, rank, share
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.segmentation.config import EvaluationConfig, PixelConfig, SegmentationConfig
 from gpe.experiments.segmentation.scores import region_scores
 from gpe.experiments.trained import Trained, open_trained
-from gpe.experiments.training import NetworkTrial, fit
+from gpe.experiments.training import NetworkTrial, Tally, fit
 from gpe.models import open_model
 from gpe.models.deeplab import deeplabv3
 from gpe.records import Record, save_arrays
@@ -44,7 +45,7 @@ def run(configs: Sequence[SegmentationConfig], places: Places, progress: Progres
                 (config.split, config.test_images),
             )
         )
-        trial = SegmentationTrial(config, *sets)
+        trial = SegmentationTrial(config, *sets, sync_batch_norm=places.sync_batch_norm)
         return fit("segment", trial, config, directory, progress)
 
     return run_all(configs, places, progress, train)
@@ -74,41 +75,35 @@ def pixels(
     return found.to(config.device)
 
 
-class PixelTally:
-    """As :class:`gpe.experiments.training.Tally`, of the pixels that are not to be ignored."""
+class PixelTally(Tally):
+    """Of the pixels that are not to be ignored."""
 
-    def __init__(self) -> None:
-        self.count = 0  # of images
-        self._pixels: Tensor | int = 0
-        self._loss: Tensor | float = 0.0
-        self._hits: Tensor | int = 0
-
-    def add(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def add(self, logits: Tensor, target: Tensor) -> Tensor:
         """Counts a batch; logits ``[N,K,H,W]``, labels uint8 ``[N,H,W]``. Returns the mean loss."""
-        target = labels.long()
-        total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
-        pixels = (target != IGNORE).sum()
-        self.count += len(labels)
-        self._pixels += pixels
-        self._loss += total.detach().double()
-        self._hits += (logits.detach().argmax(1) == target).sum()
-        return total / pixels.clamp(min=1)
+        target = target.long()
+        loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="sum")
+        hits = (logits.detach().argmax(1) == target).sum()
+        pixels = labelled(target)
+        self.keep(len(target), loss.detach(), hits, pixels)
+        return loss / pixels.clamp(min=1)
 
-    @property
-    def loss(self) -> float:
-        """Mean cross entropy."""
-        return float(self._loss) / max(1, int(self._pixels))
 
-    @property
-    def accuracy(self) -> float:
-        """In percent."""
-        return 100 * int(self._hits) / max(1, int(self._pixels))
+def labelled(target: Tensor) -> Tensor:
+    """How many pixels are not to be ignored."""
+    return (target != IGNORE).sum()
 
 
 class SegmentationTrial(NetworkTrial[SegmentationConfig]):
     """One DeepLabv3, trained on views of images and tested on whole ones."""
 
-    def __init__(self, config: SegmentationConfig, train: SegmentationSet, test: SegmentationSet):
+    def __init__(
+        self,
+        config: SegmentationConfig,
+        train: SegmentationSet,
+        test: SegmentationSet,
+        *,
+        sync_batch_norm: bool = True,
+    ):
         self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
         if len(train) < config.batch_size:
@@ -120,7 +115,13 @@ class SegmentationTrial(NetworkTrial[SegmentationConfig]):
         self._steps = len(train) // config.batch_size
         self.images_per_epoch = self._steps * config.batch_size
         model = build(config, self.num_classes)
-        super().__init__(config, model, channels_last=config.width % 16 == 0)
+        expect_enough(self.images_per_epoch, config.batch_size)
+        super().__init__(
+            config,
+            model,
+            channels_last=config.width % 16 == 0,
+            sync_batch_norm=sync_batch_norm,
+        )
         rate = config.learning_rate
         head, backbone = (self.model.get_submodule(name) for name in ("classifier", "backbone"))
         groups: list[dict[str, Any]] = [
@@ -149,17 +150,20 @@ class SegmentationTrial(NetworkTrial[SegmentationConfig]):
             augmentation=Augmentation(config.crop, config.scales, config.flip),
             seed=config.seed,
             epoch=epoch,
+            rank=rank(),
+            world_size=count(),
         )
         for batch in views:
-            loss = tally.add(self._logits(batch.images), batch.labels)
-            self.descend(loss)
+            logits = self.shared(self._logits, batch.images, part=batch.part)
+            loss = tally.add(logits, batch.labels)
+            self.descend(loss, labelled(batch.labels))
             yield tally
 
     @torch.no_grad()
     def test(self, epoch: int) -> tuple[PixelTally, dict[str, Tensor]]:
-        self.model.eval()
-        tally = PixelTally()
-        for batch in self.test_set.batches(self.config.test_batch_size):
+        self.shared.evaluating()
+        tally, order = PixelTally(), share(range(len(self.test_set)))
+        for batch in self.test_set.batches(self.config.test_batch_size, order=order):
             tally.add(self._logits(batch.images), batch.labels)
         return tally, {}
 
@@ -240,7 +244,8 @@ def evaluate(configs: Sequence[EvaluationConfig], places: Places, progress: Prog
             precision=config.precision,
             partial=Partial(directory),
         )
-        save_arrays(directory, arrays)
+        if is_first():
+            save_arrays(directory, arrays)
         return record("segment", config, result, chance=100 / len(images.classes))
 
     return run_all([config for config, _ in given], places, progress, score)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from gpe.data import SegmentationSet
 from gpe.errors import InputError
+from gpe.experiments.processes import share, summed
 from gpe.experiments.runs import Partial
 from gpe.metrics import RegionIoU
 from gpe.models.deeplab import low_resolution_logits
@@ -59,7 +60,7 @@ def region_scores(
     if partial is not None and (kept := partial.load()) is not None:
         done, tensors = kept
         metric.confusion += tensors["confusion"].to(device)
-    for batch in images.batches(batch_size, order=range(done, len(images))):
+    for batch in images.batches(batch_size, order=share(range(len(images)))[done:]):
         found = logits(batch.images)
         if found.shape[1] != len(images.classes):
             raise InputError(
@@ -71,7 +72,8 @@ def region_scores(
         if partial is not None:
             partial.save(done, {"confusion": metric.confusion})
 
-    confusion = metric.confusion[0]
+    confusions = summed(metric.confusion)
+    confusion = confusions[0]
     result = {
         "miou": {region: _percent(value) for region, value in metric.compute().items()},
         "pixel_accuracy": _percent(float(confusion.trace() / confusion.sum())),
@@ -83,7 +85,7 @@ def region_scores(
         "images": len(images),
     }
     arrays = {
-        "confusion": metric.confusion.cpu(),
+        "confusion": confusions.cpu(),
         "palette": torch.tensor(images.palette, dtype=torch.uint8),
     }
     count = min(SAMPLES, len(images))
