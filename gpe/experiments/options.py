@@ -75,6 +75,13 @@ MODEL_HELP = (
 WEIGHTS_HELP = "pretrained; random, the control; or a file of the named network's weights"
 
 
+TORCHRUN_HELP = (
+    "On 8 GPUs: torchrun --nproc-per-node 8 --no-python gpe COMMAND …; on two machines of 8 add "
+    "--nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT on both, with a --root and --out "
+    "that both see. The batch size is that of all processes together."
+)
+
+
 def seed_option(help: str) -> Any:
     return option(help, 0, at_least=0, at_most=2**63 - 1)
 

@@ -147,7 +147,7 @@ class TestBatches:
         order = torch.tensor([7, 0, 3, 3, 9])
         cut = list(image_set().batches(order, 2))
         assert [batch.labels.tolist() for batch in cut] == [[7, 0], [3, 3], [9]]
-        for images, labels, sizes, indices in cut:
+        for images, labels, sizes, indices, _ in cut:
             assert images.dtype == torch.uint8 and images.shape == (len(labels), 3, 4, 4)
             assert torch.equal(images[:, 2, 3, 3].long(), labels)
             assert torch.equal(indices, labels) and sizes is None

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from gpe.choices import SMALL_SETS, Backbone, Precision, ShiftProtocol, Split, Stem, TrainReading
 from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import (
+    TORCHRUN_HELP,
     Command,
     TrainingConfig,
     device_option,
@@ -338,7 +339,7 @@ COMMANDS = (
         run="run",
         help="Train networks whose answer stays when the image moves (Table 2, Figure S2).\n\n"
         "--method, --weight and --crop-shift take several values, separated by commas: every "
-        "combination is run. Defaults are shown for small images.",
+        f"combination is run. Defaults are shown for small images.\n\n{TORCHRUN_HELP}",
         places=(
             "workers",
             "root",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 from gpe.choices import SMALL_SETS, PaddingMode, Permutation, Precision
 from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import (
+    TORCHRUN_HELP,
     Command,
     TrainingConfig,
     device_option,
@@ -179,7 +180,7 @@ COMMANDS = (
         run="run",
         help="Train and test networks that say where an image patch lies (Table 1).\n\n"
         "--network, --task, --grid, --padding, --permutation and --seed take several values, "
-        "separated by commas: every combination is run.",
+        f"separated by commas: every combination is run.\n\n{TORCHRUN_HELP}",
         places=("root", "download", "sync_batch_norm", "out", "resume", "force"),
     ),
 )

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from gpe.choices import Backbone, PixelData, Precision
 from gpe.errors import InputError
 from gpe.experiments.options import (
+    TORCHRUN_HELP,
     Command,
     Config,
     TrainingConfig,
@@ -203,7 +204,7 @@ COMMANDS = (
         SegmentationConfig,
         run="run",
         help="Train a DeepLabv3 and score it on the whole image and on its parts (section 4.2).\n\n"
-        "--seed takes several values, separated by commas: a run each.",
+        f"--seed takes several values, separated by commas: a run each.\n\n{TORCHRUN_HELP}",
         places=("workers", "root", "sync_batch_norm", "out", "resume", "force"),
     ),
     Command(
