@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpe.data.augmentation import Augmentation
 from gpe.data.imagenet import STATISTICS
-from gpe.data.resident import Part, cuts, generator
+from gpe.data.resident import cuts, generator
 from gpe.data.workers import default_workers as default_workers
 from gpe.data.workers import read_batches
 from gpe.errors import InputError, expect_at_least_one
@@ -41,13 +41,11 @@ class SegmentationBatch(NamedTuple):
         images: float32 ``[n,3,H,W]``, normalised, on the device of the set.
         labels: uint8 ``[n,H,W]``, likewise; 255 is to be ignored.
         ids: which images they are, as the dataset names them.
-        part: which images of the batch they are, where several processes share it; None: all.
     """
 
     images: Tensor
     labels: Tensor
     ids: tuple[str, ...]
-    part: Part | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +174,7 @@ class SegmentationSet:
         places = [batch.tolist() for batch, _ in cut]
         views = _Views(self.samples, order.tolist(), augmentation, fill, seed, epoch)
         batches = [[views.order[place] for place in batch] for batch in places]
-        finished = self._finished(self._read(views, _collate, places), batches)
-        return (batch._replace(part=part) for batch, (_, part) in zip(finished, cut, strict=True))
+        return self._finished(self._read(views, _collate, places), batches)
 
     def normalise(self, images: Tensor) -> Tensor:
         """From uint8 ``[n,3,H,W]`` to what networks take, float32."""

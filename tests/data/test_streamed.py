@@ -38,7 +38,8 @@ def read(images, order=None, batch_size=2, epoch=0):
 
 def expect_equal(batches, others):
     for batch, other in zip(batches, others, strict=True):
-        for tensor, expected in zip(batch, other, strict=True):
+        assert batch.part == other.part
+        for tensor, expected in zip(batch[:4], other[:4], strict=True):
             assert (tensor is None) == (expected is None)
             assert tensor is None or torch.equal(tensor, expected)
 

@@ -15,6 +15,7 @@ from gpe.data import SegmentationSet, epoch_order, segmentation_set
 from gpe.data.augmentation import Augmentation
 from gpe.data.imagenet import STATISTICS
 from gpe.data.pixels import IGNORE, default_workers
+from gpe.data.resident import cuts
 from gpe.errors import InputError
 from gpe.experiments.options import Places
 from gpe.experiments.processes import count, expect_enough, is_first, rank, share
@@ -144,17 +145,18 @@ class SegmentationTrial(NetworkTrial[SegmentationConfig]):
         order = epoch_order(
             len(self.train_set), seed=config.seed, epoch=epoch, samples=self.images_per_epoch
         )
+        shared = {"rank": rank(), "world_size": count()}
+        cut = cuts(order, config.batch_size, len(self.train_set), **shared)
         views = self.train_set.training_batches(
             order,
             config.batch_size,
             augmentation=Augmentation(config.crop, config.scales, config.flip),
             seed=config.seed,
             epoch=epoch,
-            rank=rank(),
-            world_size=count(),
+            **shared,
         )
-        for batch in views:
-            logits = self.shared(self._logits, batch.images, part=batch.part)
+        for batch, (_, part) in zip(views, cut, strict=True):
+            logits = self.shared(self._logits, batch.images, part=part)
             loss = tally.add(logits, batch.labels)
             self.descend(loss, labelled(batch.labels))
             yield tally
