@@ -30,7 +30,7 @@ ALLOWED["cli"].add("gpe")  # the package's own names, which lead everywhere
 # What of gpe.experiments the configurations and reports of experiments may import: nothing that
 # runs, nor torch. A module not named here may be imported by runs alone.
 CONFIGS = {"options", "shifts", "canvases", "*.config"}
-REPORTS = CONFIGS | {"shift_scores", "*.trials"}
+REPORTS = CONFIGS | {"shift_scores", "*.trials", "*.modes"}
 
 # gpe/__init__.py may import everything; setup.py writes gpe/_build.py.
 FREE = (ROOT / "gpe" / "__init__.py", ROOT / "gpe" / "_build.py")

@@ -12,4 +12,5 @@ EXPERIMENTS = {
     "removal": ("rank", "ablate", "ablate-classify", "figure4", "figure5", "figure6"),
     "decode": ("decode",),
     "atlas": ("atlas",),
+    "explore": ("explore",),
 }

@@ -11,13 +11,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from gpe.report.blocks import Block, Column, Heading, RawHtml
 
 _HERE = Path(__file__).parent
+STYLE = _HERE / "style.css"  # of every page
 
 
 def page(parts: Sequence[Sequence[Block]], *, title: str, footer: str) -> str:
     """A page with a section for each of ``parts``, and a table of contents of their headings."""
     headings = [block for part in parts for block in part if isinstance(block, Heading)]
     raw = [block for part in parts for block in part if isinstance(block, RawHtml)]
-    style = (_HERE / "style.css").read_text()
+    style = STYLE.read_text()
     return _template().render(
         parts=parts,
         title=title,

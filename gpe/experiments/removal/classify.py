@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpe.ablation import ClassifierAblation, classifier_sweep
 from gpe.data import centre_view, match_classes
+from gpe.data.classes import ClassMatch
 from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
 from gpe.experiments.processes import expect_one_process
@@ -56,17 +57,14 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
         network, read = networks[config.weights_digest], files[config.rankings_digest]
         images = images_for(config.data, network, images=config.images, places=places)
         images = images.to(config.device)
-        match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
-        progress.note(f"{config.data}: classes matched {match.reason}")
         split, latents, ranked = _seen(config, network, images, directory, read)
         width = split.head.in_features
         rankings, draws = {**ranked, **read}, draws_of(config, width)
         counts, ranges = config.removals(width)
         orders = {**rankings, **draws}
         head = split.head.float()
-        labels = match.labels(images.labels)
-        if labels is None:  # what the whole network answers is what it is to keep
-            labels = head(latents).argmax(1)
+        labels, match = reference(network, images, latents, head)
+        progress.note(f"{config.data}: classes matched {match.reason}")
         swept = classifier_sweep(latents, labels, head, orders, counts=counts, ranges=ranges)
         save_rankings(rankings, directory)
         save_arrays(directory, arrays_of(rankings) | {"right": swept.right})
@@ -123,7 +121,7 @@ def _seen(
     bf16 = config.precision == "bf16"
     with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16):
         some = range(min(2, len(images)))
-        few = next(_views(config, network, images, some))
+        few = next(centre_views(config, network, images, some))
         split = split_classifier(model, few)
         expect_counts(config.counts, split.head.in_features)
         expect_channels(read, split.head.in_features)
@@ -138,7 +136,7 @@ def _seen(
 
             def views() -> Iterator[Tensor]:
                 """The views, whose latents are kept as they pass."""
-                for batch in _views(config, network, images, indices):
+                for batch in centre_views(config, network, images, indices):
                     with torch.no_grad():
                         latents.append(split.trunk(batch).float())
                     yield batch
@@ -161,7 +159,16 @@ def _seen(
     return split, latents.to(config.device), merged([rankings for rankings, _ in parts])
 
 
-def _views(
+def reference(
+    network: Trained, images: Images, latents: Tensor, head: nn.Linear
+) -> tuple[Tensor, ClassMatch]:
+    """What answers are held against: the labels as outputs, or what the whole network answers."""
+    match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
+    labels = match.labels(images.labels)
+    return (head(latents).argmax(1) if labels is None else labels), match
+
+
+def centre_views(
     config: ClassificationConfig, network: Trained, images: Images, indices: Sequence[int]
 ) -> Iterator[Tensor]:
     """The normalised centres of images, batch by batch."""
