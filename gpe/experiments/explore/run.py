@@ -17,7 +17,7 @@ from gpe.experiments.explore.config import GRID, IMAGES, ExploreConfig
 from gpe.experiments.explore.networks import Classifier, Segmenter
 from gpe.experiments.explore.page import write_page
 from gpe.experiments.options import PRETRAINED, Places
-from gpe.experiments.processes import several
+from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.config import ClassificationConfig, RemovalConfig
 from gpe.experiments.removal.rankings import digest_of, draws_of, read_rankings, save_rankings
@@ -40,8 +40,7 @@ def run(configs: Sequence[ExploreConfig], places: Places, progress: Progress) ->
     Raises:
         InputError: a network, images or rankings that cannot be had or do not go together.
     """
-    if several():
-        raise InputError("explore: expected one process, got several")
+    expect_one_process("gpe explore")
     opened = [_opened(config) for config in configs]
     networks = {config.weights_digest: network for config, network in opened}
 
