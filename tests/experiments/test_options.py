@@ -13,6 +13,7 @@ from gpe import cli
 from gpe.errors import InputError
 from gpe.experiments import EXPERIMENTS
 from gpe.experiments.options import (
+    TORCHRUN_HELP,
     Command,
     Config,
     Places,
@@ -263,7 +264,7 @@ def test_help_is_a_whole_phrase(cls, one):
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_of_a_command_begins_with_a_sentence_and_names_real_options(command):
     assert re.match(r"[A-Z].*[.?]", command.help)
-    for name in re.findall(r"--[\w-]+", command.help):
+    for name in re.findall(r"--[\w-]+", command.help.replace(TORCHRUN_HELP, "")):
         known = {
             option_of(one).flag or f"--{one.name.replace('_', '-')}"
             for cls in (command.config, command.extra)
