@@ -58,8 +58,8 @@ sanitize: $(GPE) ## run the op tests under the address and undefined-behaviour s
 	  $(abspath $(VENV))/bin/python -m pytest $(TESTS) -q \
 	  -k 'not cpu-triton and not test_triton and not inductor and not test_compile and not past_two'
 
-gpu-check: ## build, test and time on an NVIDIA GPU with PYTHON as it is; logs to OUT
-	@$(PYTHON) -m benches.gpu_check "$(OUT)"
+gpu-check: ## build, test and time on an NVIDIA GPU with PYTHON as it is, STEPS of it; logs to OUT
+	@$(PYTHON) -m benches.gpu_check "$(OUT)" --steps "$(STEPS)" $(if $(IMAGES),--images "$(IMAGES)")
 
 clean: ## remove .venv and everything built
 	rm -rf $(VENV) build gpe.egg-info gpe/_build.py gpe/_C.*.so

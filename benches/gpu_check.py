@@ -1,10 +1,14 @@
 """Builds, tests and times gpe on a machine with an NVIDIA GPU, with the Python and torch there.
 
-``make gpu-check OUT=folder`` needs no virtual environment and no network. Each step leaves
-``folder/<step>.log``; ``folder/summary.json`` says what came of them, on what machine. A step that
-fails does not stop the next. Exit code: 0 all passed, 1 a step failed, 2 no GPU.
+``make gpu-check OUT=folder`` needs no virtual environment and no network. The steps come in the
+order of their worth, in ten minutes together; each leaves ``folder/<step>.log``, and
+``folder/summary.json`` says after each what came of them, on what machine. A step that fails does
+not stop the next. ``STEPS=build,values`` runs these alone; ``IMAGES=folder``, with CIFAR-10 as
+``gpe location --root`` reads it, is for Tables 1 and 2 on real images. Exit code: 0 all passed, 1 a
+step failed, 2 no GPU or no such step.
 """
 
+import argparse
 import json
 import os
 import re
@@ -21,12 +25,15 @@ from typing import TextIO
 
 import torch
 
-from gpe.records import environment
+from gpe.records import atomic, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 570  # for all steps together
-OPS = ["-m", "pytest", "-q", "tests/ops", "-k", "cuda-compiled and not test_compile"]
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
+# Each op's values over dtypes and layouts, by every implementation on the GPU.
+VALUES = "(test_values or test_kernels_give_the_bits or test_logits_of_any_dtype_and_layout)"
 # With memory from torch's cache, a kernel that writes past its tensor would go unseen.
+WITH_CUDA = {"GPE_CUDA": "1"}
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
 
@@ -51,36 +58,66 @@ class Outcome:
 
 
 def main() -> int:
-    out = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(prog="gpu-check")
+    parser.add_argument("out", type=Path, help="folder of logs and numbers")
+    parser.add_argument("--steps", default="", help="those to run, separated by commas; all")
+    parser.add_argument("--images", type=Path, help="folder with CIFAR-10")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
     if not torch.cuda.is_available():
         print("gpu-check: needs an NVIDIA GPU that torch can use, found none", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + SECONDS
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as runs:
-        outcomes = [run(step, out, deadline) for step in steps(runs, out)]
-    summary = {"steps": [asdict(outcome) for outcome in outcomes], **machine()}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        every = steps(runs, out, arguments.images)
+        try:
+            wanted = chosen(every, arguments.steps)
+        except ValueError as error:
+            print(f"gpu-check: {error}", file=sys.stderr)
+            return 2
+        for step in wanted:
+            outcomes.append(run(step, out, deadline))
+            summary = {"steps": [asdict(outcome) for outcome in outcomes], **machine()}
+            with atomic(out / "summary.json") as path:
+                path.write_text(json.dumps(summary, indent=2) + "\n")
     print(table(outcomes))
     return 0 if all(outcome.result in ("passed", "skipped") for outcome in outcomes) else 1
 
 
-def steps(runs: str, out: Path) -> list[Step]:
-    location = "-m gpe.cli location --network gapnet,permutenet --grid 3 --data digits"
-    location += " --preset quick --device cuda --json --out"
-    augshift = "-m gpe.cli augshift --method baseline,augshift --data digits --epochs 3"
-    augshift += " --preset fast --device cuda --json --out"
-    build = ["setup.py", "build_ext", "--inplace"]
-    bench = ["-m", "benches", "--device", "cuda", "--save", str(out)]
+def steps(runs: str, out: Path, images: Path | None) -> list[Step]:
+    """All there are, those first whose results would be missed most."""
+    values = [*PYTEST, "tests/ops", "-k"]
+    one_each = f"cuda-compiled and dtype0 and {VALUES}"  # float32
+    data = ["--data", "digits"]
+    if images is not None:
+        data = ["--data", "cifar10", "--root", str(images.resolve())]
+    train = ["--device", "cuda", "--out", runs, *data]
+    location = "location --preset quick --network gapnet,permutenet --grid 3,5,7"
+    augshift = "augshift --preset fast --method baseline,augshift"
+    command, trained = ["-m", "gpe.cli"], r"epoch (\d+)/\1 .*?test [\d.]+ %"
     return [
-        Step("build", 240, build, r"gpe: .*", variables={"GPE_CUDA": "1"}),
-        Step("location", 60, [*location.split(), runs], r"epoch (\d+)/\1 .*?test [\d.]+ %"),
-        Step("augshift", 90, [*augshift.split(), runs], r"epoch (\d+)/\1 .*?test [\d.]+ %"),
-        Step("tests", 300, ["-m", "pytest", "-q"]),
-        Step("bench", 200, bench, r"\d+ races.*"),
-        Step("memcheck", 120, OPS, r"ERROR SUMMARY.*", "memcheck", UNCACHED),
-        Step("racecheck", 120, OPS, r"RACECHECK SUMMARY.*", "racecheck"),
+        Step("build", 240, ["setup.py", "build_ext", "--inplace"], r"gpe: .*", None, WITH_CUDA),
+        Step("values", 90, [*values, f"cuda and {VALUES}"]),
+        Step(
+            "bench", 150, ["-m", "benches", "--device", "cuda", "--save", str(out)], r".* races .*"
+        ),
+        Step("table1", 90, [*command, *location.split(), *train], trained),
+        Step("table2", 90, [*command, *augshift.split(), *train], trained),
+        Step("memcheck", 60, [*values, one_each], r"ERROR SUMMARY.*", "memcheck", UNCACHED),
+        Step("racecheck", 60, [*values, one_each], r"RACECHECK SUMMARY.*", "racecheck"),
+        Step("tests", 300, [*PYTEST, "-k", "cuda", "tests"]),
     ]
+
+
+def chosen(every: list[Step], names: str) -> list[Step]:
+    """Those of the steps with these names, separated by commas, in their own order; all of none."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    known = [step.name for step in every]
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"STEPS: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    return [step for step in every if not wanted or step.name in wanted]
 
 
 def run(step: Step, out: Path, deadline: float) -> Outcome:
