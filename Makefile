@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test emulator-asan bench lint sanitize gpu-check clean
+.PHONY: help install demo test emulator-asan bench lint docs wheel sanitize gpu-check clean
 
 PYTHON ?= python3
 OUT ?= build/gpu-check
@@ -13,6 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Each stamp is written last, so that an interrupted step is done again.
 TORCH := $(VENV)/.torch-installed
 GPE := $(VENV)/.gpe-installed
+DOCS := $(VENV)/.docs-installed
 
 # What pip fetches, with its size; warnings and errors pass by on standard error.
 PIP := $(VENV)/bin/python -m pip install
@@ -42,6 +43,14 @@ lint: $(GPE) ## ruff and mypy
 	@$(VENV)/bin/python -m ruff check .
 	@$(VENV)/bin/python -m ruff format --check .
 	@$(VENV)/bin/python -m mypy gpe
+
+docs: $(DOCS) ## build the site into build/docs; warnings are errors
+	@$(VENV)/bin/python -m sphinx -q -W --keep-going docs build/docs
+	@echo build/docs/index.html
+
+wheel: $(GPE) ## build a wheel for this torch and a source distribution into dist
+	@$(PIP) build | $(DOWNLOADS)
+	@$(VENV)/bin/python -m build --no-isolation --outdir dist
 
 # torch itself holds on to memory until it ends, and what it does is not looked at.
 SANITIZED := build/sanitized
@@ -80,4 +89,11 @@ $(GPE): $(TORCH) setup.py pyproject.toml $(shell find csrc)
 	@echo "Building gpe._C, at most 4 minutes"
 	@$(PIP) --no-build-isolation --editable '.[experiments,dev]' | $(DOWNLOADS)
 	@$(VENV)/bin/python -c 'import gpe; print(gpe.doctor())'
+	@touch $@
+
+# What the extra `docs` names alone: gpe itself is there, and is not built again.
+$(DOCS): $(GPE)
+	@$(PIP) $$($(VENV)/bin/python -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])") \
+	  | $(DOWNLOADS)
 	@touch $@

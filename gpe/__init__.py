@@ -1,9 +1,10 @@
 """Find, measure, use and remove the position information that CNNs keep in their channels."""
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from gpe.ablation import AblationResult, ablated, ablation_sweep
     from gpe.augshift import AugShiftLoss, fused_augshift_loss
     from gpe.errors import InputError
@@ -83,6 +84,8 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name == "__version__":
+        return metadata.version("gpe")  # pyproject.toml says it
     if name not in _HOMES:
         raise AttributeError(f"module 'gpe' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
-from importlib import import_module, metadata
+from importlib import import_module
 from inspect import Parameter, Signature
 from io import TextIOWrapper
 from pathlib import Path
@@ -82,7 +82,7 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False):
     if version:
-        typer.echo(f"gpe {metadata.version('gpe')}")
+        typer.echo(f"gpe {gpe.__version__}")
         raise typer.Exit
 
 

@@ -290,6 +290,12 @@ def directory_name(config: DataclassInstance, *parts: str) -> str:
 
 def save_arrays(directory: Path, arrays: dict[str, Tensor]) -> None:
     """Write ``arrays`` beside the record of ``directory``, whole or not at all."""
+    with atomic(directory / ARRAYS) as path:
+        path.write_bytes(packed(arrays))
+
+
+def packed(arrays: Mapping[str, Tensor]) -> bytes:
+    """Tensors in the format of safetensors, also where some share their memory."""
     import torch
     from safetensors.torch import save
 
@@ -298,8 +304,7 @@ def save_arrays(directory: Path, arrays: dict[str, Tensor]) -> None:
         name: array.detach().clone(memory_format=torch.contiguous_format)
         for name, array in arrays.items()
     }
-    with atomic(directory / ARRAYS) as path:
-        path.write_bytes(save(copies))
+    return save(copies)
 
 
 def load_arrays(directory: Path) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -116,3 +118,31 @@ def call(tmp_path, monkeypatch, capsys):
 
     yield gpe
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def local_hub(monkeypatch, tmp_path) -> Path:
+    """A folder that stands for the Hugging Face Hub, behind the client's own signatures."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    folder = tmp_path / "hub"
+
+    def create(self, repo_id, *, private, exist_ok):
+        (folder / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+
+    def upload(self, *, path_or_fileobj, path_in_repo, repo_id):
+        shutil.copy(path_or_fileobj, folder / repo_id / path_in_repo)
+
+    def download(repo_id, filename):
+        if not (folder / repo_id / filename).exists():
+            raise huggingface_hub.errors.EntryNotFoundError(f"404: {filename}\n\nsee elsewhere")
+        return str(folder / repo_id / filename)
+
+    api = huggingface_hub.HfApi
+    for home, name, stands_for_it in (
+        (api, "create_repo", create),
+        (api, "upload_file", upload),
+        (huggingface_hub, "hf_hub_download", download),
+    ):
+        its = create_autospec(getattr(home, name), side_effect=stands_for_it)
+        monkeypatch.setattr(home, name, its)
+    return folder

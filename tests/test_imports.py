@@ -20,7 +20,8 @@ LAYERS = (
     {"ranking", "ablation"},
     {"data", "models", "metrics"},
     {"augshift", "statistics"},
-    {"ops", "records"},
+    {"ops", "hub"},
+    {"records"},
     {"errors", "choices"},
 )
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules}

@@ -74,6 +74,11 @@ gpe.doctor()
         ("import gpe; gpe.resnet18(blur=True)", "timm"),
         ("from gpe.models import deeplabv3; deeplabv3()", "torchvision"),
         ("from gpe.models import open_model; open_model('resnet18')", "timm"),
+        ("from gpe.hub import local; local('hf://me/rankings/a')", "huggingface_hub"),
+        (
+            "import torch, gpe; gpe.ChannelRanking('random', torch.rand(2).double()).plot()",
+            "matplotlib",
+        ),
         ("from gpe.statistics import mean_of; mean_of([1.0, 2.0])", "scipy"),
     ],
 )

@@ -8,17 +8,21 @@ from dataclasses import asdict, dataclass, field, replace
 from math import isnan
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gpe import hub
 from gpe.ablation.plan import Point
-from gpe.errors import InputError
+from gpe.errors import InputError, expect_one_of, needs
 from gpe.metrics.region_iou import mean_iou
-from gpe.records import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 _FORMAT = "gpe ablation 1"
 
@@ -109,6 +113,67 @@ class AblationResult:
             for region, score, confusion in zip(self.regions, of_regions, matrices, strict=True)
         ]
 
+    def to_pandas(self) -> "DataFrame":
+        """:attr:`rows` without the confusion matrices.
+
+        Raises:
+            InputError: pandas is not installed.
+
+        Example:
+            >>> import torch, gpe
+            >>> net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Conv2d(4, 3, 1))
+            >>> batches = [(torch.rand(2, 4, 8, 8), torch.randint(3, (2, 8, 8)))]
+            >>> result = gpe.ablation_sweep(
+            ...     net, batches, {"first": range(4)}, layer="0", counts=2, regions=["full"],
+            ...     num_classes=3,
+            ... )
+            >>> list(result.to_pandas()["stop"])
+            [0, 2, 4]
+        """
+        with needs("to_pandas()"):
+            import pandas
+        return pandas.DataFrame(self.rows).drop(columns="confusion")
+
+    def plot(
+        self, axes: "Axes | None" = None, *, region: str | None = None, removal: str = "top"
+    ) -> "Axes":
+        """Draw a region's mIoU, in percent, by how many channels were removed.
+
+        Rankings whose names differ in what follows a slash or colon are one line, of their mean,
+        and a band of their extremes, as of :func:`gpe.ablation.bands`.
+
+        Args:
+            axes: of matplotlib, to draw into; None: the current ones.
+            region: one of :attr:`regions`; None: the first.
+            removal: ``"top"``, the first channels; or ``"range"``, by where a range begins.
+
+        Returns:
+            The axes, for titles and the like.
+
+        Raises:
+            InputError: matplotlib is not installed; no such region; nothing was removed like that.
+        """
+        with needs("plot()"):
+            from matplotlib import pyplot
+        names = list(self.regions)
+        region = names[0] if region is None else region
+        expect_one_of("region", region, names)
+        expect_one_of("removal", removal, list(dict.fromkeys(p.removal for p in self.points)))
+        axes = pyplot.gca() if axes is None else axes
+        curves = defaultdict(list)
+        for row in bands(self.rows):
+            if row["region"] == region and row["removal"] == removal:
+                place = row["stop" if removal == "top" else "start"]
+                curves[row["ranking"]].append((place, row["miou"], row["low"], row["high"]))
+        for ranking, points in curves.items():
+            places, means, lows, highs = torch.tensor(sorted(points)).T * 1.0
+            axes.plot(places, 100 * means, marker=".", label=ranking)
+            axes.fill_between(places, 100 * lows, 100 * highs, alpha=0.25, linewidth=0)
+        what = "channels removed" if removal == "top" else "first channel of the range removed"
+        axes.set(xlabel=what, ylabel=f"mIoU (%), {region}")
+        axes.legend()
+        return axes
+
     def merge(self, other: "AblationResult") -> "AblationResult":
         """The result over the images of both, exactly as if one sweep had seen all of them.
 
@@ -137,7 +202,7 @@ class AblationResult:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes one file (safetensors), whole or not at all."""
+        """Writes one file (safetensors), whole or not at all; paths as of :meth:`load`."""
         about = self._job() | {
             "images": self.images,
             "batches": self.batches,
@@ -149,18 +214,23 @@ class AblationResult:
             f"order/{name}": order.clone() for name, order in self.orders.items()
         }
         metadata = {"format": _FORMAT, "about": json.dumps(about)}
-        with atomic(Path(path)) as temporary:
+        with hub.written(path) as temporary:
             temporary.write_bytes(save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> "AblationResult":
         """What :meth:`save` wrote.
 
+        Args:
+            path: of the file; or ``"hf://OWNER/NAME/FILE"``, in a repository of the Hugging Face
+                Hub, where ``huggingface_hub`` is installed.
+
         Raises:
             InputError: there is no such file, or it is not one of these.
         """
+        file_here = hub.local(path)
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(file_here, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:

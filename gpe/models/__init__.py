@@ -1,5 +1,6 @@
 """Networks: the backbones, the classifiers and the two location networks of the paper."""
 
+from gpe.models.checkpoints import save_weights
 from gpe.models.classifier import Classifier
 from gpe.models.deeplab import deeplabv3, load_deeplab_checkpoint, low_resolution_logits
 from gpe.models.inside import find_layer
@@ -21,4 +22,5 @@ __all__ = [
     "open_model",
     "resnet18",
     "resnet50",
+    "save_weights",
 ]

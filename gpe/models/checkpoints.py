@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gpe import hub
 from gpe.errors import InputError
+from gpe.records import packed
 
 # Under what names training scripts keep weights: averaged over the training, and as they were.
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model",
@@ -61,7 +63,8 @@ def read_checkpoint(
 
     Args:
         path: what ``torch.save`` wrote (``.pth``, ``.pt``, ``.tar``, ``.bin``) or a safetensors
-            file, told apart by their content: a state dict, bare or under ``"state_dict"``,
+            file, told apart by their content, or ``"hf://OWNER/NAME/FILE"`` for one of these in a
+            repository of the Hugging Face Hub: a state dict, bare or under ``"state_dict"``,
             ``"model"``, ``"model_state"``, ``"net"`` and their like, in any nesting.
         averaged: whether averaged weights (``"model_ema"``, ``"state_dict_ema"``, …) go before
             the plain ones where a file has both.
@@ -80,7 +83,7 @@ def read_checkpoint(
         >>> fit(checkpoint.weights, ["bias"])
         {'bias': tensor([0.])}
     """
-    path = Path(path)
+    path = hub.local(path)
     content, extras = _read(path, argument)
     expected = f"{argument}: expected {printable(path)} to hold weights"
     order = _AVERAGED + _PLAIN if averaged else _PLAIN + _AVERAGED
@@ -103,6 +106,29 @@ def read_checkpoint(
         others = (*others, *named[1:])
         content = content[named[0]]
     return Checkpoint(_dense(content, expected), extras, ".".join(taken), others, path)
+
+
+def save_weights(network: nn.Module, path: str | Path) -> None:
+    """Write the state dict of a network to one file, in the format of safetensors.
+
+    Args:
+        network: any.
+        path: of the file; or ``"hf://OWNER/NAME/FILE"``, in a repository of the Hugging Face Hub,
+            where ``huggingface_hub`` is installed. :func:`gpe.models.open_model` takes both.
+
+    Raises:
+        InputError: the file cannot be written there.
+
+    Example:
+        >>> import tempfile
+        >>> network = nn.Linear(2, 1)
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     save_weights(network, file.name)
+        ...     sorted(read_checkpoint(file.name).weights)
+        ['bias', 'weight']
+    """
+    with hub.written(path) as file:
+        file.write_bytes(packed(network.state_dict()))
 
 
 def read_file(path: str | Path, argument: str = "path") -> Any:

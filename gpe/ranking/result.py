@@ -7,17 +7,22 @@ from functools import cached_property
 from itertools import pairwise
 from operator import index
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from gpe.errors import InputError
+from gpe import hub
+from gpe.errors import InputError, needs
 from gpe.ops.flip_difference import flip_difference
 from gpe.records import atomic
 from gpe.statistics import interval_of_mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 SIGNED = ("left", "right")  # Equation 3; the others take sizes, Equation 2
 CELLS = "cells:"  # before the cells of a region, "cells:0+3", whose rankings have signs too
@@ -225,15 +230,64 @@ class ChannelRanking:
             return "images" if self.differences is not None else "nothing"
         return "sums" if self.sums.draws is None else "draws"
 
+    def to_pandas(self) -> "DataFrame":
+        """A row for each channel, the most position-specific first.
+
+        With the columns ``channel`` and ``score``, and ``low`` and ``high`` of the 95 % confidence
+        interval where there is one.
+
+        Raises:
+            InputError: pandas is not installed.
+
+        Example:
+            >>> differences = torch.tensor([[1.0, -4.0], [1.0, 2.0]])
+            >>> ranking = ChannelRanking.of_differences("overall", differences, (0, 1))
+            >>> ranking.to_pandas()[["channel", "score"]].values.tolist()
+            [[1.0, 3.0], [0.0, 1.0]]
+        """
+        with needs("to_pandas()"):
+            import pandas
+        columns = {"channel": self.order, "score": self.scores[self.order]}
+        if self.interval is not None:
+            columns |= zip(("low", "high"), self.interval[:, self.order], strict=True)
+        return pandas.DataFrame({name: values.numpy() for name, values in columns.items()})
+
+    def plot(self, axes: "Axes | None" = None) -> "Axes":
+        """Draw the scores in the order of the ranking, and their 95 % confidence interval.
+
+        Args:
+            axes: of matplotlib, to draw into; None: the current ones.
+
+        Returns:
+            The axes, for titles and the like.
+
+        Raises:
+            InputError: matplotlib is not installed.
+        """
+        with needs("plot()"):
+            from matplotlib import pyplot
+        axes = pyplot.gca() if axes is None else axes
+        places = range(len(self.order))
+        axes.plot(places, self.scores[self.order], label=self.mode)
+        if self.interval is not None:
+            axes.fill_between(places, *self.interval[:, self.order], alpha=0.25, linewidth=0)
+        axes.set(xlabel="channels, in the order of the ranking", ylabel=f"score, {self.mode}")
+        return axes
+
     def save(self, path: str | Path) -> None:
-        """Write all of it to one file, in the format of safetensors."""
+        """Write all of it to one file, in the format of safetensors.
+
+        Args:
+            path: of the file; or ``"hf://OWNER/NAME/FILE"``, in a repository of the Hugging Face
+                Hub, where ``huggingface_hub`` is installed.
+        """
         tensors = {"scores": self.scores, "order": self.order}
         if self.differences is not None:
             tensors["differences"] = self.differences
         if self.sums is not None:
             tensors |= {n: t for n, t in self.sums._asdict().items() if t is not None}
         about = {name: getattr(self, name) for name in ("mode", "layer", "weights", "image_ids")}
-        with atomic(Path(path)) as file:
+        with hub.written(path) as file:
             file.write_bytes(save(tensors, {"gpe.ChannelRanking": json.dumps(about)}))
 
     @classmethod
@@ -243,8 +297,9 @@ class ChannelRanking:
         Raises:
             InputError: there is no such file, or it holds something else.
         """
+        file_here = hub.local(path)
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(file_here, "pt") as file:
                 about = json.loads((file.metadata() or {})["gpe.ChannelRanking"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 about["image_ids"] = tuple(about["image_ids"])

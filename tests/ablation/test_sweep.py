@@ -318,3 +318,38 @@ def test_a_network_that_yields_something_else():
         InputError, match="layer: expected one that runs, got 'encoder', which does not"
     ):
         sweep(Unused().eval(), batches(1), {"a": range(3)}, counts=[0], ranges=())
+
+
+def test_a_frame_has_a_row_for_each_point_and_region(net):
+    pytest.importorskip("pandas")
+    result = sweep(net, batches())
+    frame = result.to_pandas()
+    names = ["ranking", "removal", "start", "stop", "region", "miou"]
+    assert list(frame) == names
+    assert frame.to_dict("records") == [{name: row[name] for name in names} for row in result.rows]
+
+
+@pytest.mark.parametrize("removal", ("top", "range"))
+def test_a_drawing_has_the_mean_of_random_orders(net, removal):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    rankings = random_orders(24, 2) | {"first": range(24)}
+    result = sweep(net, batches(), rankings)
+    axes = result.plot(figure.add_subplot(), region="left", removal=removal)
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    place = "stop" if removal == "top" else "start"
+    for name in ("random", "first"):
+        assert drawn.pop(name) == [
+            pytest.approx([row[place], 100 * row["miou"]])
+            for row in bands(result.rows)
+            if (row["ranking"], row["region"], row["removal"]) == (name, "left", removal)
+        ]
+    assert drawn == {}
+
+
+def test_a_drawing_of_what_there_is_not_is_refused(net):
+    axes = pytest.importorskip("matplotlib.figure").Figure().add_subplot()
+    result = sweep(net, batches(), ranges=())
+    with pytest.raises(InputError, match="region: expected one of full, left, centre, right, got"):
+        result.plot(axes, region="middle")
+    with pytest.raises(InputError, match="removal: expected one of top, got 'range'"):
+        result.plot(axes, removal="range")

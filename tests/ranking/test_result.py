@@ -253,3 +253,25 @@ def test_another_width_is_refused():
         gpe.InputError, match="ranking: expected one of 2048 channels, got one of 6"
     ):
         ranking().expect_width(2048)
+
+
+# Frames and drawings
+
+
+def test_a_frame_has_the_channels_in_order():
+    pytest.importorskip("pandas")
+    frame = ranking().to_pandas()
+    assert frame["channel"].tolist() == ranking().order.tolist()
+    assert frame["score"].is_monotonic_decreasing
+    low, high = ranking().interval[:, ranking().order].numpy()
+    assert (frame["low"] == low).all() and (frame["high"] == high).all()
+    scores = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert list(ChannelRanking("random", scores).to_pandas()) == ["channel", "score"]
+
+
+def test_a_drawing_has_the_scores_in_order():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = ranking().plot(figure.add_subplot())
+    (line,) = axes.lines
+    assert line.get_ydata().tolist() == ranking().scores.sort(descending=True).values.tolist()
+    assert len(axes.collections) == 1  # the interval
