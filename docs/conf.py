@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from jupyter_client import KernelManager
 from latex2mathml.converter import convert
 
 import gpe
@@ -25,6 +26,7 @@ version = release = gpe.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["README.md"]
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = f"gpe {version}"
 html_static_path = ["style.css"]
 html_css_files = ["style.css"]
@@ -40,6 +42,7 @@ napoleon_use_rtype = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 # Notebooks run when the site is built, and are kept without outputs.
+KernelManager.transport_encryption.default_value = "auto"  # else each of them warns
 nb_execution_mode = "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True

@@ -175,3 +175,13 @@ def test_without_a_command_help_is_printed_and_nothing_else(call):
 def test_the_version_is_printed(call):
     code, out, err = call("--version")
     assert (code, err) == (0, "") and out.startswith("gpe 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("gpe segm", "segment"), ("gpe location --gr", "--grid")]
+)
+def test_the_shell_completes_commands_and_options(words, found, tmp_path):
+    main = f"{sys.executable} -c 'import sys, gpe.cli; sys.argv[0] = \"gpe\"; gpe.cli.main()'"
+    asked = {"_GPE_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    done = shell(main, tmp_path, COMP_CWORD=str(words.count(" ")), **asked)
+    assert done.stdout.split() == [found], done.stderr

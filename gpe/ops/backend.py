@@ -22,6 +22,7 @@ from gpe.ops import reference
 
 log = logging.getLogger("gpe")
 
+_BUILD = "in gpe's source, pip install --no-build-isolation --no-deps ."
 BACKENDS = ("compiled", "triton", "reference")
 
 
@@ -145,10 +146,10 @@ def extension() -> Status:
     try:
         from gpe import _build
     except ImportError:
-        return Status(False, "gpe._C is not built: run make install")
+        return Status(False, f"gpe._C is not built: {_BUILD}")
     if torch.__version__ != _build.TORCH:
         built = f"gpe._C was built for torch {_build.TORCH}, this is {torch.__version__}"
-        return Status(False, f"{built}: run make install")
+        return Status(False, f"{built}: {_BUILD}")
     try:
         from gpe import _C
     except ImportError as error:
