@@ -60,8 +60,8 @@ def test_command_is_one(words, monkeypatch):
     while "=" in words[0]:  # environment
         words = words[1:]
     if words[0] == "torchrun":
-        words = words[words.index("gpe.cli") :]
-    if words[0] in ("gpe", "gpe.cli"):
+        words = words[words.index("gpe") :]
+    if words[0] == "gpe":
         expect_command(words[1:], monkeypatch)
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
