@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -24,7 +26,7 @@ project = "gpe"
 copyright = "the gpe developers"
 version = release = gpe.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["README.md"]
+smartquotes = False  # of --option they make a dash
 html_theme = "furo"
 pygments_dark_style = "monokai"
 html_title = f"gpe {version}"
@@ -50,6 +52,7 @@ nb_merge_streams = True
 
 
 def setup(app):
+    app.connect("builder-inited", describe_commands)
     app.connect("include-read", point_links_at_the_site)
     app.connect("autodoc-process-docstring", keep_bars)
     app.add_html_math_renderer(
@@ -60,6 +63,14 @@ def setup(app):
 
 
 html_math_renderer = "mathml"
+
+
+def describe_commands(app):
+    """The options of every command, as ``--help`` has them; git ignores the page."""
+    command = [sys.executable, "-m", "typer", "gpe.cli", "utils", "docs"]
+    command += ["--name", "gpe", "--title", "Commands"]
+    page = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (app.srcdir / "reference" / "commands.md").write_text(page, encoding="utf-8")
 
 
 def mathml(writer, node, display):

@@ -13,7 +13,8 @@ import gpe.cli
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-SITE = sorted((ROOT / "docs").rglob("*.md"))
+MADE = ROOT / "docs" / "reference" / "commands.md"  # when the site is built
+SITE = sorted({*(ROOT / "docs").rglob("*.md")} - {MADE})
 PAGES = [README, *SITE]
 SHOWN = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md"]
 
@@ -101,7 +102,7 @@ def test_links_lead_somewhere(page):
             continue
         name, _, anchor = target.partition("#")
         file = (page.parent / name).resolve() if name else page
-        assert file.exists(), f"{name_of(page)}: there is no {target}"
+        assert file.exists() or file == MADE, f"{name_of(page)}: there is no {target}"
         if anchor:
             # Pages that show a file of the repository have its headings.
             shown = re.findall(r"^```\{include\} (\S+)", file.read_text(encoding="utf-8"), re.M)
