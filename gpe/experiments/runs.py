@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from gpe.errors import InputError
@@ -48,7 +49,8 @@ def run_all(
         The directories, in the order of ``configs``.
 
     Raises:
-        InputError: a directory cannot be made, before anything is computed; or what ``run`` raises.
+        InputError: a directory cannot be made, before anything is computed, or another command is
+            at work in it; or what ``run`` raises.
     """
     progress.expect(len(configs))
     directories = []
@@ -57,7 +59,7 @@ def run_all(
         directories.append(directory)
         if from_first(partial(_finished, directory, config, places, progress)):
             continue
-        with writable(directory):
+        with writable(directory), alone(directory):
             start = time.perf_counter()
             record = run(config, directory)
             if record is not None and is_first():
@@ -183,6 +185,27 @@ def writable(directory: Path) -> Iterator[None]:
             with suppress(OSError):  # those with something in them stay
                 each.rmdir()
         raise
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keeps other commands out of a run's directory, on this machine and for as long as it lives.
+
+    Raises:
+        InputError: another is at work in it.
+    """
+    if not is_first():
+        yield
+        return
+    path = directory / ".lock"
+    try:
+        with FileLock(path, timeout=0):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    except Timeout:
+        raise InputError(f"out: another command is at work in {directory}") from None
 
 
 def clear(directory: Path) -> None:

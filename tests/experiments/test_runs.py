@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from filelock import FileLock
 from rich.console import Console
 
 from gpe.errors import InputError
@@ -136,6 +137,19 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_runs(papers, tmp
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match=r"out: cannot write to .*: (Not a directory|File exists)"):
         papers(PaperConfig.of())
+
+
+def test_a_second_command_in_the_directory_of_a_run_says_so_and_ends(papers, tmp_path):
+    """While the first is at work; what a killed one leaves keeps nobody out."""
+    one = PaperConfig.of()
+    directory = tmp_path / "out" / one.name
+    directory.mkdir(parents=True)
+    busy = pytest.raises(InputError, match=f"out: another command is at work in {directory}")
+    with FileLock(directory / ".lock"), busy:
+        papers(one)
+    (directory / ".lock").touch()
+    assert papers(one)[1] == [one]
+    assert [file.name for file in directory.iterdir()] == [RECORD]
 
 
 def test_what_is_refused_leaves_no_directory(tmp_path):
