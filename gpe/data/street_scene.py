@@ -31,6 +31,8 @@ PALETTE = (
 SPLITS = ("train", "val")
 _LOTS = 24  # houses and groups of trees along a side
 _SMALLEST = 32  # pixels of a side: below, people have no heads
+_ASPECT = 0.41  # of people: width over height
+_IN_PAIRS = 0.6  # of the pedestrians have another beside them, nearer or farther
 
 
 class Scene(NamedTuple):
@@ -120,6 +122,10 @@ class _Street:
     def row(self, depth: Number) -> Number:
         """Inverse of :meth:`depth`."""
         return self.horizon + depth * (self.height - self.horizon)
+
+    def tall(self, label: int, depth: float) -> float:
+        """How high someone or something stands at ``depth``, in pixels."""
+        return self.height * ((0.34 if label == CAR else 0.8) * depth + 0.03)
 
 
 def _background(
@@ -223,8 +229,8 @@ def _populate(
     owners = np.zeros(labels.shape, np.int16)  # which thing a pixel shows, from 1
     boxes = []
     for number, thing in enumerate(things, 1):
-        tall = street.height * ((0.34 if thing.label == CAR else 0.8) * thing.depth + 0.03)
-        wide = tall * (1.7 * (0.8 + 0.4 * random.random()) if thing.label == CAR else 0.41)
+        tall = street.tall(thing.label, thing.depth)
+        wide = tall * (1.7 * (0.8 + 0.4 * random.random()) if thing.label == CAR else _ASPECT)
         bottom = round(street.row(thing.depth))
         box = round(thing.column - wide / 2), round(bottom - tall), max(2, round(wide)), round(tall)
         _paint(random, thing.label, box, number, image, labels, owners)
@@ -249,8 +255,9 @@ def _things(random: np.random.Generator, street: _Street) -> Iterator[_Thing]:
     # How many on average, what, between which edges, how near.
     habits = (
         (1.8, CAR, outer_left, left, 0.15, 0.8),
-        (0.6, PERSON, outer_left, left, 0.15, 0.5),
-        (2.0, PERSON, right, outer_right, 0.25, 0.85),
+        (0.6, PERSON, outer_left, left, 0.1, 0.5),
+        (1.5, PERSON, right, outer_right, 0.2, 0.85),
+        (0.7, PERSON, right, outer_right, 0.06, 0.25),
         (0.7, CAR, left, right, 0.12, 0.6),
         (0.7, RIDER, left, (left + right) / 2, 0.25, 0.75),
         (0.2, RIDER, (left + right) / 2, right, 0.25, 0.75),
@@ -259,9 +266,19 @@ def _things(random: np.random.Generator, street: _Street) -> Iterator[_Thing]:
         for _ in range(random.poisson(mean)):
             depth = far + (near - far) * random.random()
             edge = start + (stop - start) * (0.2 + 0.6 * random.random())
-            column = street.column(edge, depth)
-            if 0 <= column < street.width:
-                yield _Thing(label, column, depth)
+            thing = _Thing(label, street.column(edge, depth), depth)
+            pair = label == PERSON and random.random() < _IN_PAIRS
+            for one in (thing, _beside(random, street, thing)) if pair else (thing,):
+                if 0 <= one.column < street.width:
+                    yield one
+
+
+def _beside(random: np.random.Generator, street: _Street, thing: _Thing) -> _Thing:
+    """Somebody who walks along, of whom a part is hidden, or who hides a part."""
+    apart = (0.2 + 0.45 * random.random()) * _ASPECT * street.tall(PERSON, thing.depth)
+    side = 1 if random.random() < 0.5 else -1
+    depth = thing.depth * (0.97 + 0.06 * random.random())
+    return _Thing(PERSON, thing.column + side * apart, depth)
 
 
 def _paint(
@@ -305,13 +322,15 @@ def _figure(
 ) -> tuple[np.ndarray, np.ndarray]:
     head = ((u - 0.5) / 0.2) ** 2 + ((v - 0.09) / 0.09) ** 2 < 1
     torso = (v > 0.16) & (v < 0.56) & (np.abs(u - 0.5) < 0.34)
+    arms = (v > 0.2) & (v < 0.5) & (np.abs(u - 0.5) >= 0.34)  # out to the edges of the box
     stride = 0.06 + 0.12 * random.random()
     legs = (v >= 0.56) & (np.abs(np.abs(u - 0.5) - stride * (v - 0.4) * 2) < 0.13)
     colours = np.empty((*torso.shape, 3), np.float32)
     colours[:] = 30 + 110 * random.random(3)  # trousers
-    colours[torso] = 40 + 200 * random.random(3)
+    shirt = 40 + 200 * random.random(3)
+    colours[torso], colours[arms] = shirt, 0.75 * shirt
     colours[head] = (np.array([215, 170, 140]) * (0.45 + 0.55 * random.random())).astype(np.float32)
-    shape = head | torso | legs
+    shape = head | torso | arms | legs
     if rides:
         wheel = (np.abs(u - 0.5) < 0.12) & (v > 0.66)
         colours[wheel] = 20

@@ -48,7 +48,7 @@ def boxes(
 
     Example:
         >>> {name: len(people) for name, people in boxes("val", (64, 128), images=2).items()}
-        {'streets_val_000000': 3, 'streets_val_000001': 4}
+        {'streets_val_000000': 4, 'streets_val_000001': 3}
     """
     found = streets(split, size, images=images, seed=seed)
     assert isinstance(found.samples, _Streets)

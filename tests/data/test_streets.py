@@ -14,10 +14,12 @@ from gpe.data.street_scene import (
     PERSON,
     RIDER,
     ROAD,
+    _figure,
     draw,
 )
 from gpe.data.streets import boxes, streets
 from gpe.errors import InputError
+from gpe.metrics import LogAverageMissRate
 
 SMALL = {"height": 64, "width": 128}
 
@@ -98,6 +100,30 @@ def test_boxes_surround_what_is_seen_of_people(scenes):
         for _, _, _, _, _, _, left, top, width, height in scene.boxes.tolist():
             mask[top : top + height, left : left + width] = False
     assert not people.any(), "no one without a box"
+
+
+@pytest.mark.parametrize("height", [11, 15, 20, 47, 120])
+@pytest.mark.parametrize("rides", [False, True])
+def test_a_figure_fills_its_box(height, rides):
+    """What is seen of somebody whom nothing hides is the whole box: a visibility of 1."""
+    width = round(0.41 * height)
+    v, u = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    for seed in range(20):
+        shape, _ = _figure(np.random.default_rng(seed), u[None], v[:, None], rides)
+        assert shape.any(0)[[0, -1]].all() and shape.any(1)[[0, -1]].all()
+
+
+def test_the_four_settings_of_citypersons_differ():
+    """At twice the size, as detectors are scored; CityPersons has 1579, 351, 735 and 2875."""
+    rows = np.concatenate(list(boxes("val", images=150).values())).astype(float)
+    rows[:, 1:5] *= 2
+    rows[:, 6:] *= 2
+    metric = LogAverageMissRate(box_format="xywh")
+    metric.update([{"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}], [rows])
+    counts = metric.pedestrians()
+    assert 0.18 < counts["heavy"] / (counts["heavy"] + counts["reasonable"]) < 0.27
+    assert 0.2 < counts["small"] / counts["reasonable"] < 0.45
+    assert counts["all"] > 1.3 * counts["reasonable"]
 
 
 def test_cars_hide_people_behind_them(scenes):
