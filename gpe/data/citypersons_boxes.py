@@ -1,5 +1,6 @@
 """CityPersons (Zhang et al., 2017): Cityscapes' images with boxes around people."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -40,11 +41,21 @@ class CityPersons:
             official evaluation.
         files: of the images.
         boxes: int64 ``[m,10]`` of each.
+        name, scale, size: as of :class:`gpe.data.boxed_views.BoxedSet`.
     """
 
     ids: tuple[str, ...]
     files: tuple[Path, ...]
     boxes: tuple[np.ndarray, ...]
+    name: str = "citypersons"
+    scale: float = 1.0
+    size: tuple[int, int] = SIZE
+
+    def part(self, indices: Sequence[int]) -> "CityPersons":
+        """The images with these indices, in this order."""
+        files = tuple(self.files[index] for index in indices)
+        boxes = tuple(self.boxes[index] for index in indices)
+        return CityPersons(tuple(self.ids[index] for index in indices), files, boxes)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,9 +95,7 @@ def citypersons(
             f"data: no citypersons in {root}: {folder} missing; unpack leftImg8bit_trainvaltest.zip"
             " of Cityscapes there"
         )
-    if annotations is None:
-        places = [part / f"anno_{split}.mat" for part in (root, root / "annotations")]
-        annotations = next((path for path in places if path.is_file()), places[0])
+    annotations = annotations or annotations_of(root, split)
     boxes = read_annotations(annotations)
     suffix = "_leftImg8bit.png"
     files = {path.name.removesuffix(suffix): path for path in folder.glob(f"*/[!.]*{suffix}")}
@@ -101,6 +110,13 @@ def citypersons(
     if not boxes:
         raise InputError(f"data: no images in the city folders of {folder}")
     return CityPersons(tuple(boxes), tuple(files[name] for name in boxes), tuple(boxes.values()))
+
+
+def annotations_of(root: str | Path, split: str) -> Path:
+    """``anno_train.mat`` or ``anno_val.mat`` in ``root`` or in its folder ``annotations``."""
+    root = Path(root).expanduser()
+    places = [part / f"anno_{split}.mat" for part in (root, root / "annotations")]
+    return next((path for path in places if path.is_file()), places[0])
 
 
 def training_boxes(boxes: np.ndarray, least_height: float = LEAST_HEIGHT) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from gpe.data.citypersons_boxes import BoxedImage
 from gpe.data.pixels import Sample, SegmentationSet
 from gpe.data.street_scene import CLASSES, PALETTE, Scene, draw
 
@@ -53,6 +55,50 @@ def boxes(
     found = streets(split, size, images=images, seed=seed)
     assert isinstance(found.samples, _Streets)
     return {name: found.samples.draw(index).boxes for index, name in enumerate(found.ids)}
+
+
+@dataclass(frozen=True, eq=False)
+class BoxedStreets:
+    """Streets with the boxes of their people, drawn once (:class:`gpe.data.boxed_views.BoxedSet`).
+
+    The settings of CityPersons count 256 pixels for the height of a street.
+    """
+
+    ids: tuple[str, ...]
+    images: Tensor  # uint8 [N,3,H,W]
+    boxes: tuple[np.ndarray, ...]
+    name: str = "streets"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.images.shape[2], self.images.shape[3]
+
+    @property
+    def scale(self) -> float:
+        return 256 / self.size[0]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, place: int) -> BoxedImage:
+        return BoxedImage(self.images[place], self.boxes[place])
+
+
+def boxed_streets(
+    split: str, size: tuple[int, int] | None = None, *, images: int | None = None, seed: int = 0
+) -> BoxedStreets:
+    """The streets of :func:`streets` with the same arguments, in memory, with their people.
+
+    Example:
+        >>> found = boxed_streets("val", (64, 128), images=2)
+        >>> found[1].image.shape, found[1].boxes.shape, found.scale
+        (torch.Size([3, 64, 128]), (3, 10), 4.0)
+    """
+    found = streets(split, size, images=images, seed=seed)
+    assert isinstance(found.samples, _Streets)
+    scenes = [found.samples.draw(index) for index in range(len(found))]
+    pixels = torch.stack([torch.from_numpy(scene.image).permute(2, 0, 1) for scene in scenes])
+    return BoxedStreets(found.ids, pixels, tuple(scene.boxes for scene in scenes))
 
 
 @dataclass(frozen=True)

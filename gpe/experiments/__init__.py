@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "consistency": ("consistency",),
     "segmentation": ("segment",),
     "removal": ("rank", "ablate", "ablate-classify", "figure4", "figure5", "figure6"),
+    "detection": ("detect", "detect-ablate", "table-s1"),
     "decode": ("decode",),
     "atlas": ("atlas",),
     "explore": ("explore",),

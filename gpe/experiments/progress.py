@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -62,7 +63,7 @@ class Progress:
         columns = (
             TextColumn("  epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=24),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[accuracy]:.1f} %"),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[accuracy]}"),
             TextColumn("{task.fields[speed]:,.0f} images/s"),
             TimeRemainingColumn(),
         )
@@ -92,7 +93,7 @@ class RunProgress:
         self.epochs, self.images = epochs, images
         self.start, self.refreshed = time.perf_counter(), 0.0
         self.first = done * images
-        fields: dict[str, Any] = {"loss": 0.0, "accuracy": 0.0, "speed": 0.0}
+        fields: dict[str, Any] = {"loss": 0.0, "accuracy": "", "speed": 0.0}
         fields |= {"epoch": done + 1, "epochs": epochs}
         self.task = bar.add_task("", total=epochs * images, completed=self.first, **fields)
 
@@ -108,7 +109,7 @@ class RunProgress:
             completed=completed,
             epoch=epoch,
             loss=tally.loss,  # of this process
-            accuracy=tally.accuracy,
+            accuracy=_percent(tally.accuracy),
             speed=(completed - self.first) / (now - self.start),
         )
 
@@ -119,6 +120,12 @@ class RunProgress:
         left = elapsed / (done - self.first / self.images) * (self.epochs - done)
         self.print_line(
             f"  epoch {done}/{self.epochs}  loss {metrics['train_loss']:.3f}"
-            f"  train {metrics['train_accuracy']:.1f} %  test {metrics['test_accuracy']:.1f} %"
+            f"  train {_percent(metrics['train_accuracy'])}"
+            f"  test {_percent(metrics['test_accuracy'])}"
             f"  {speed:,.0f} images/s  {timedelta(seconds=round(left))} left",
         )
+
+
+def _percent(accuracy: float) -> str:
+    """A dash where there is none, as of boxes."""
+    return "-" if isnan(accuracy) else f"{accuracy:.1f} %"

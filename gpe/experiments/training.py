@@ -136,7 +136,7 @@ class NetworkTrial(Generic[SomeConfig]):
         for name in self._STATE:
             getattr(self, name).load_state_dict(state[name])
 
-    _STATE = ("model", "optimizer", "scheduler")
+    _STATE: tuple[str, ...] = ("model", "optimizer", "scheduler")
 
     def autocast(self) -> torch.autocast:
         """To what the configuration's precision says."""

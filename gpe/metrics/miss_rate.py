@@ -241,34 +241,51 @@ class LogAverageMissRate(Metric):
         return self._estimates(_rates(outcomes), _rates(outcomes, _times(outcomes, draws, seed)))
 
     def paired_intervals(
-        self, other: "LogAverageMissRate", *, draws: int = 1000, seed: int = 0
+        self,
+        other: "LogAverageMissRate | Sequence[LogAverageMissRate]",
+        *,
+        draws: int = 1000,
+        seed: int = 0,
     ) -> dict[str, Estimate]:
         """By how many points ``other`` misses more, with 95 % intervals over the same images.
 
         Args:
-            other: of another detector or ablation, on the same images, with the same settings.
+            other: of another detector or ablation, on the same images, with the same settings; of
+                several, their mean counts.
             draws, seed: as in :meth:`intervals`.
 
         Raises:
-            InputError: other settings or images.
+            InputError: other settings or images, or no others.
         """
+        others = [other] if isinstance(other, LogAverageMissRate) else list(other)
+        if not others:
+            raise InputError("other: expected one or more, got none")
+        whole, drawn = self._drawn(self, draws, seed)
+        pairs = [self._drawn(each, draws, seed) for each in others]
+        means = (np.mean(parts, axis=0) for parts in zip(*pairs, strict=True))
+        return self._estimates(
+            *(mean - own for mean, own in zip(means, (whole, drawn), strict=True))
+        )
+
+    def _drawn(
+        self, other: "LogAverageMissRate", draws: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rates of another, and those of each draw of images; it has to be of the same ones."""
         if self.settings != other.settings:
             raise InputError(f"other: expected settings {self.settings}, got {other.settings}")
         found = []
         for metric in (self, other):
             with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
                 indices, _, boxes = metric._each_once()
-                found.append((indices, boxes, metric._outcomes()))
-        (mine, my_boxes, ours), (its, its_boxes, theirs) = found
-        pairs = zip((mine, *my_boxes), (its, *its_boxes), strict=True)
-        if not all(np.array_equal(*pair) for pair in pairs):
+                found.append((indices, *boxes))
+                outcomes = metric._outcomes()
+        mine, its = found
+        if not all(np.array_equal(*pair) for pair in zip(mine, its, strict=True)):
             raise InputError(
-                f"other: expected the same {len(mine)} images with the same annotations, got "
-                f"{len(its)} that differ"
+                f"other: expected the same {len(mine[0])} images with the same annotations, got "
+                f"{len(its[0])} that differ"
             )
-        times = _times(ours, draws, seed)
-        drawn = _rates(theirs, times) - _rates(ours, times)
-        return self._estimates(_rates(theirs) - _rates(ours), drawn)
+        return _rates(outcomes), _rates(outcomes, _times(outcomes, draws, seed))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """As torchmetrics', where a process that saw no image takes part with empty states."""

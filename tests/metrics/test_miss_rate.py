@@ -450,6 +450,10 @@ def test_paired_intervals_are_of_differences_over_the_same_images(sample):
     assert alone.high - alone.low > apart.high - apart.low
     assert apart.low < apart.value < apart.high and other.low < alone.high
     assert ours.paired_intervals(ours)["all"] == (0, 0, 0)
+    half = ours.paired_intervals([theirs, ours])["all"]
+    assert half == pytest.approx([part / 2 for part in apart])
+    with pytest.raises(InputError, match="other: expected one or more, got none"):
+        ours.paired_intervals([])
     assert ours.intervals() == ours.intervals() != ours.intervals(seed=1)
 
 

@@ -5,7 +5,7 @@ where the paper's has one for all.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,28 +15,58 @@ from torch import Tensor, nn
 from gpe.errors import expect_at_least_one, expect_one_of
 from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 from gpe.models.deeplab import _DEPTHS, Backbone, _resnet
+from gpe.models.detection.csp_loss import STRIDE, csp_loss, csp_targets
+from gpe.models.detection.detector import Detector, Found
 
 # torchvision takes a second to import: only inside the functions that need it.
 
-STRIDE = 4  # pixels of the image to a cell
 ASPECT = 0.41  # of a pedestrian: width over height
-MULTIPLE = 128  # that images are padded to, in pixels
+LEAST_SCORE = 0.1  # of a box that is kept
 
 
-class CSP(nn.Module):
+class CSP(Detector):
     """From normalised images ``[N,3,H,W]`` to three maps ``[N,1|1|2,H/4,W/4]``.
 
     They are logits of a centre, logarithms of the height in cells, and offsets (y, x) of the
-    centre from the middle of the cell, in cells. H and W are multiples of 128. The latent that
-    Table S1 removes channels of is the output of ``"neck"``.
+    centre from the middle of the cell, in cells. Images are padded to multiples of 128.
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, bbox_head: nn.Module):
+    multiple = 128
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, bbox_head: "_Head"):
         super().__init__()
         self.backbone, self.neck, self.bbox_head = backbone, neck, bbox_head
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.bbox_head(self.neck(self.backbone(images)))
+        return self.bbox_head(self.latent(images)[0])
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [self.neck(self.backbone(images))]
+
+    def first(self) -> list[tuple[nn.Conv2d, int]]:
+        return [(branch.conv, 0) for branch in self.bbox_head.branches()]
+
+    def detect(
+        self,
+        latent: list[Tensor],
+        size: tuple[int, int],
+        mixed: list[Tensor] | None = None,
+        *,
+        least_score: float | None = None,
+    ) -> Found:
+        if mixed is None:
+            mixed = [conv(latent[place]) for conv, place in self.first()]
+        least_score = LEAST_SCORE if least_score is None else least_score
+        return decode(self.bbox_head.outputs(mixed), size, least_score=least_score)
+
+    def losses(
+        self, images: Tensor, wanted: Sequence[Tensor], ignored: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        targets = csp_targets(wanted, ignored, (images.shape[2], images.shape[3]))
+        maps = self(images)
+        rows, columns = targets.centres.shape[1:]
+        inside = (maps[0][..., :rows, :columns], *(m[..., :rows, :columns] for m in maps[1:]))
+        return csp_loss(inside, targets.to(images.device))
 
 
 def csp(
@@ -146,8 +176,9 @@ class _Branch(nn.Module):
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.gn = nn.GroupNorm(min(32, width), width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.gn(self.conv(x)).relu()
+    def forward(self, mixed: Tensor) -> Tensor:
+        """What follows the convolution."""
+        return self.gn(mixed).relu()
 
 
 class _Scale(nn.Module):
@@ -175,11 +206,23 @@ class _Head(nn.Module):
             nn.init.zeros_(cast(Tensor, conv.bias))
         nn.init.constant_(cast(Tensor, self.csp_cls.bias), -math.log(99))  # p = 0.01
 
+    def branches(self) -> list[_Branch]:
+        """Of the logits, the log-heights and the offsets."""
+        return [
+            cast(_Branch, convs[0]) for convs in (self.cls_convs, self.reg_convs, self.offset_convs)
+        ]
+
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.outputs([branch.conv(latent) for branch in self.branches()])
+
+    def outputs(self, mixed: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Of what the convolution of each branch makes of the latent."""
+        branches = zip(self.branches(), mixed, strict=True)
+        logits, heights, offsets = (branch(part) for branch, part in branches)
         return (
-            self.csp_cls(self.cls_convs[0](latent)),
-            self.reg_scales[0](self.csp_reg(self.reg_convs[0](latent))),
-            self.offset_scales[0](self.csp_offset(self.offset_convs[0](latent))),
+            self.csp_cls(logits),
+            self.reg_scales[0](self.csp_reg(heights)),
+            self.offset_scales[0](self.csp_offset(offsets)),
         )
 
 
@@ -187,11 +230,11 @@ def decode(
     maps: tuple[Tensor, Tensor, Tensor],
     size: tuple[int, int],
     *,
-    least_score: float = 0.1,
+    least_score: float = LEAST_SCORE,
     overlap: float = 0.5,
     most: int = 100,
     candidates: int = 1000,
-) -> list[dict[str, Tensor]]:
+) -> Found:
     """Boxes of the maps of a :class:`CSP`, as :class:`gpe.LogAverageMissRate` takes them.
 
     Args:

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpe.models.detection.csp import STRIDE
-
+STRIDE = 4  # pixels of the image to a cell
 _AROUND = 2  # cells around a centre that learn its height
 # Logarithms of heights in cells are compared by their ratio, which would explode as a pedestrian
 # gets as low as a cell: smaller ones than this count as this, that is boxes below 7 pixels.
@@ -33,6 +32,10 @@ class CSPTargets(NamedTuple):
     negatives: Tensor
     log_heights: Tensor
     offsets: Tensor
+
+    def to(self, device: torch.device) -> "CSPTargets":
+        """The same on another device."""
+        return CSPTargets(*(part.to(device) for part in self))
 
 
 def csp_targets(

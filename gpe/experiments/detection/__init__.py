@@ -1,0 +1,1 @@
+"""Networks that find pedestrians (supplement S4)."""

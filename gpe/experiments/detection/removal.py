@@ -1,0 +1,191 @@
+"""What a detector loses without some channels of its latent (Table S1)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed
+
+from gpe.ablation import random_orders
+from gpe.ablation.detection import detections_without
+from gpe.data.boxed_views import BoxedSet, whole_batches
+from gpe.experiments.detection.config import RANDOM, TARGETED, AblationConfig, paper_row
+from gpe.experiments.detection.scores import (
+    Boxes,
+    People,
+    curves_of,
+    estimates,
+    flat,
+    pictures,
+    rates_of,
+    summary,
+    unflat,
+)
+from gpe.experiments.processes import several, share
+from gpe.experiments.removal.rankings import arrays_of, save_rankings, shown
+from gpe.experiments.runs import Partial, record
+from gpe.models.detection import Detector
+from gpe.ops.flip_difference import flip_difference
+from gpe.ranking import ChannelRanking
+from gpe.records import Record, save_arrays
+
+Latents = dict[int, list[Tensor]]  # maps of a batch, by the place of its first image
+
+
+class Removal:
+    """A detector and the images that it is looked at with; a process takes its share of them."""
+
+    def __init__(
+        self,
+        config: AblationConfig,
+        model: Detector,
+        images: BoxedSet,
+        directory: Path,
+        workers: int,
+    ):
+        self.config, self.model, self.images = config, model, images
+        self.directory, self.workers = directory, workers
+        self.people = People(images)
+        self.own = list(share(range(len(images))))
+        self.kept: Latents = {}
+
+    @torch.no_grad()
+    def done(self) -> Record:
+        """The record of the job; the ranking and arrays are left beside it."""
+        config, images = self.config, self.images
+        ranking = self._ranking()
+        channels = ranking.scores.numel()
+        count, counts = config.removed(str(config.detector), channels)
+        seeds = range(config.seed, config.seed + config.random_seeds)
+        draws = random_orders(channels, seeds)
+        orders = {TARGETED: ranking.order, **draws}
+        found = self._found(orders, counts)
+
+        metrics = {point: self.people.metric(boxes) for point, boxes in found.items()}
+        rows = [
+            {"order": name, "count": removed, **rates_of(metric)}
+            for (name, removed), metric in metrics.items()
+        ]
+        whole, targeted = metrics["", 0], metrics[TARGETED, count]
+        random = [metrics[name, count] for name in draws]
+        result = {
+            "detector": config.detector,
+            "channels": channels,
+            "count": count,
+            "counts": counts,
+            **summary(whole, self.people),
+            "rows": rows,
+            "targeted": estimates(targeted.intervals()),
+            # In points, over the same images.
+            "targeted_less_whole": estimates(whole.paired_intervals(targeted)),
+            "random_less_whole": estimates(whole.paired_intervals(random)),
+            "targeted_less_random": estimates(targeted.paired_intervals(random), -1),
+            "ranking": shown(ranking),
+        }
+        first = next(iter(draws))
+        drawn = {"": ("", 0), TARGETED: (TARGETED, count), RANDOM: (first, count)}
+        arrays = arrays_of({TARGETED: ranking})
+        for name, point in drawn.items():
+            arrays |= curves_of(metrics[point], name)
+        arrays |= pictures(images, self.people, {n: found[point] for n, point in drawn.items()})
+        save_rankings({TARGETED: ranking}, self.directory)
+        save_arrays(self.directory, arrays)
+        made = record(config.job, config, result, chance=100)
+        paper = paper_row(str(config.detector), str(config.data), channels)
+        return replace(made, paper=paper)
+
+    def _ranking(self) -> ChannelRanking:
+        """By Equation 2, |Δ| averaged over the maps; the images' latents are kept on the way."""
+        partial = Partial(self.directory, "ranking")
+        done, parts = 0, []
+        if (saved := partial.load()) is not None:
+            done, parts = saved[0], [saved[1]["differences"]]
+        room = int(self.config.cache * 2**30)
+        places = self._places(done)
+        for place, images in zip(places, self._batches(places), strict=True):
+            with self._autocast():
+                latent = self.model.latent(images)
+                mirrored = self.model.latent(images.flip(-1))
+            size = sum(maps.nbytes for maps in latent)
+            if size <= room:
+                self.kept[place], room = latent, room - size
+            pairs = zip(latent, mirrored, strict=True)
+            apart = [flip_difference(*pair).difference.abs() for pair in pairs]
+            parts.append(torch.stack(apart).mean(0).cpu())
+            partial.save(place + len(images), {"differences": torch.cat(parts)})
+        return self._ranked(torch.cat(parts))
+
+    def _ranked(self, differences: Tensor) -> ChannelRanking:
+        """Of the images of all processes."""
+        shares = [(self.own, differences)]
+        if several():
+            shares *= distributed.get_world_size()
+            distributed.all_gather_object(shares, (self.own, differences))
+        ids = [self.images.ids[index] for indices, _ in shares for index in indices]
+        whole = torch.cat([part for _, part in shares])
+        about = {"layer": Detector.LATENT, "weights": self.config.weights_digest}
+        return ChannelRanking.of_differences(TARGETED, whole, ids, **about)
+
+    def _found(
+        self, orders: dict[str, Tensor], counts: Sequence[int]
+    ) -> dict[tuple[str, int], Boxes]:
+        """Boxes by order and count; only the heads run on latents that were kept."""
+        points = [("", 0), *((name, count) for name in orders for count in counts)]
+        rows = dict.fromkeys(points, torch.zeros(0, 6))
+        partial, done = Partial(self.directory, "boxes"), 0
+        if (saved := partial.load()) is not None:
+            done = saved[0]
+            rows = {point: saved[1][_name(point)] for point in points}
+        for place, latent in self._latents(done):
+            with self._autocast():
+                found = detections_without(
+                    self.model,
+                    latent,
+                    self.images.size,
+                    orders,
+                    counts,
+                    least_score=self.config.least_score,
+                )
+                for name, count, boxes in found:
+                    rows[name, count] = torch.cat([rows[name, count], flat(boxes, place)])
+            done = place + len(latent[0])
+            partial.save(done, {_name(point): some for point, some in rows.items()})
+        return {point: unflat(some, self.own) for point, some in rows.items()}
+
+    def _latents(self, done: int) -> Iterator[tuple[int, list[Tensor]]]:
+        """The maps of each batch from image ``done`` on, and the place of its first image."""
+        missing = [place for place in self._places(done) if place not in self.kept]
+        again = self._batches(missing)
+        for place in self._places(done):
+            if place in self.kept:
+                yield place, self.kept.pop(place)
+            else:
+                with self._autocast():
+                    yield place, self.model.latent(next(again))
+
+    def _places(self, done: int) -> range:
+        return range(done, len(self.own), self._batch)
+
+    @property
+    def _batch(self) -> int:
+        return self.config.batch_size or 1
+
+    def _batches(self, places: Iterable[int]) -> Iterator[Tensor]:
+        """Normalised images of the batches that begin at these places."""
+        order = [index for place in places for index in self.own[place : place + self._batch]]
+        return whole_batches(
+            self.images,
+            self._batch,
+            order=order,
+            workers=self.workers,
+            device=self.config.device,
+        )
+
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.config.device).type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+def _name(point: tuple[str, int]) -> str:
+    return f"{point[0]}/{point[1]}"

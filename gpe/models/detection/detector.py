@@ -1,0 +1,64 @@
+"""What the experiments ask of any pedestrian detector: its latent, boxes from it, its losses."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Found = list[dict[str, Tensor]]  # an image each: boxes [n,4], corners in pixels, and scores [n]
+
+
+class Detector(nn.Module):
+    """A backbone with its neck, whose output is the latent, and heads.
+
+    The latent that Table S1 removes channels of is the output of ``"neck"``: one or several maps
+    ``[N,C,h,w]`` with the same channels. All that reads it first, but for pooling regions, is
+    convolutions (:meth:`first`), so that removing channels of it is linear up to there.
+    """
+
+    multiple: int  # that images are padded to with zeros, right and below, in pixels
+    LATENT = "neck"
+
+    def latent(self, images: Tensor) -> list[Tensor]:
+        """The neck's maps of normalised images ``[N,3,H,W]``, which are padded before."""
+        height, width = images.shape[2:]
+        padded = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
+        return self.maps(padded)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The neck's maps of images whose sides are multiples of :attr:`multiple`."""
+        raise NotImplementedError
+
+    def first(self) -> list[tuple[nn.Conv2d, int]]:
+        """The convolutions that read the latent, and which of its maps each reads."""
+        raise NotImplementedError
+
+    def detect(
+        self,
+        latent: list[Tensor],
+        size: tuple[int, int],
+        mixed: list[Tensor] | None = None,
+        *,
+        least_score: float | None = None,
+    ) -> Found:
+        """Boxes of pedestrians, by falling score, as :class:`gpe.LogAverageMissRate` takes them.
+
+        Args:
+            latent: of :meth:`latent`.
+            size: height and width of the images before they were padded, in pixels.
+            mixed: what the convolutions of :meth:`first` make of the latent, where it is there.
+            least_score: only boxes of higher scores; the published one where None.
+        """
+        raise NotImplementedError
+
+    def losses(
+        self, images: Tensor, wanted: Sequence[Tensor], ignored: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Parts of the loss, whose sum is to be minimised.
+
+        Args:
+            images: normalised ``[N,3,H,W]``.
+            wanted, ignored: boxes ``[p,4]`` of each image, as of
+                :func:`gpe.data.citypersons_boxes.training_boxes`.
+        """
+        raise NotImplementedError
