@@ -180,6 +180,31 @@ def panel(
         return _svg(figure)
 
 
+def miss_curves(
+    lines: Sequence[tuple[np.ndarray, str, str]], *, size: tuple[float, float] = (2.7, 2.1)
+) -> str:
+    """Miss rates against false positives per image as inline SVG, both axes logarithmic.
+
+    Args:
+        lines: false positives and miss rates ``[2,k]``, colour and dashes of each.
+        size: width and height in inches.
+    """
+    with matplotlib.rc_context({**_STYLE, "font.size": 8}):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        for (false, missed), colour, dashes in lines:
+            style: dict[str, Any] = {"linewidth": 1.4, "linestyle": _linestyle(dashes)}
+            axes.plot(false, missed, color=_DRAWN[colour], **style)
+        axes.set(xscale="log", yscale="log", xlim=(0.008, 1.2), xlabel="false positives per image")
+        low = min(float(curve[1][curve[0] <= 1.2].min(initial=1)) for curve, *_ in lines)
+        ticks = [tick for tick in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if tick >= low / 2]
+        axes.set_ylim(min(ticks[0], max(low, 1e-3)), 1.05)
+        axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+        axes.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
+        axes.minorticks_off()
+        return _svg(figure)
+
+
 def limits(lines: Sequence[BandLine], *levels: float) -> tuple[float, float]:
     """Of an axis that shows all of ``lines`` and ``levels`` with some air around."""
     values = [value for line in lines for point in line.points.values() for value in point]

@@ -1,0 +1,236 @@
+"""Miss rates of pedestrian detectors, and Table S1: what they lose without position channels."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from gpe.experiments.detection.config import (
+    LABELS,
+    PAPER_CHANNELS,
+    RANDOM,
+    SETTINGS,
+    TABLE_S1,
+    TARGETED,
+)
+from gpe.experiments.detection.pictures import curves, losses, pictures
+from gpe.experiments.detection.trials import Removed, Trial, read_all
+from gpe.report.blocks import Bar, Block, Cell, Column, Finding, Heading, Note, Row, Section, Table
+from gpe.report.grouping import recipe
+from gpe.report.runs import Run
+from gpe.report.words import count, listing, number, percent, signed
+from gpe.statistics import Estimate, mean_of
+
+_RECIPE = ("data", "split", "batch_size", "least_score", "precision", "seed")
+_WHO = {
+    "reasonable": "reasonable pedestrians",
+    "small": "small ones",
+    "heavy": "heavily occluded ones",
+    "all": "all",
+}
+_ABOUT = (
+    "Log-average miss rate, in percent: the share of pedestrians that is not found, as the "
+    "geometric mean over nine numbers of false boxes per image from 0.01 to 1; lower is better. "
+    "Reasonable: 50 px high or more, 65 % or more seen; small: of these, up to 75 px; heavy: 50 px "
+    "or more, 20 to 65 % seen; all: 20 px or more, 20 % or more seen."
+)
+
+
+def blocks(runs: Sequence[Run]) -> list[Block]:
+    """The report of runs of one command.
+
+    Raises:
+        InputError: a record lacks what such a record has.
+    """
+    trials = sorted(read_all(runs), key=lambda trial: [*LABELS, ""].index(trial.detector))
+    removals = [trial for trial in trials if trial.removed is not None]
+    if not removals:
+        return _scored(trials)
+    found: list[Block] = [
+        Heading("What do detectors lose without the channels that hold position? (Table S1)", 1)
+    ]
+    for trial in removals:
+        named = trial.title if len(removals) > 1 else ""
+        assert trial.removed is not None
+        found += [
+            Finding(_result(trial, trial.removed), named),
+            Finding(_how_sure(trial, trial.removed), lead=False),
+        ]
+    found += [Finding(text, lead=False) for text in _over_seeds(removals)]
+    found.append(
+        Note(
+            "Channels of the latent before the heads, ranked by how much they change when the "
+            f"image is mirrored (Equation 2), are set to zero. {_ABOUT}"
+        )
+    )
+    for trial in removals:
+        assert trial.removed is not None
+        found += [
+            Heading(trial.title),
+            Note(f"{recipe([trial], _RECIPE)}. {count(trial.images, 'image')}."),
+            _table(trial, trial.removed),
+            Note(
+                "In parentheses the paper's, on CityPersons and without 100 channels of "
+                f"{PAPER_CHANNELS[trial.detector]}. Below a value its 95 % interval over images; "
+                "below the mean of random orders the lowest and the highest of them.",
+                where="both",
+            ),
+            Heading("Miss rate without the first N channels", level=3),
+            *losses(trial, trial.removed),
+            *curves([(trial, "")]),
+            *pictures(trial),
+        ]
+    return found
+
+
+def _result(trial: Trial, removed: Removed) -> str:
+    """What removing costs, and against random channels."""
+    setting = trial.settings[0]
+    before, after = trial.rates[setting].value, removed.targeted[setting].value
+    random = removed.band(RANDOM, removed.count, setting)[0]
+    text = (
+        f"Without the {removed.count} of {removed.channels} channels that hold most position "
+        f"{trial.label} misses {percent(after)} of {_WHO[setting]}, without {removed.count} random "
+        f"ones {percent(random)}, with all {percent(before)}."
+    )
+    parts = {"more": [], "less": [], "": []}  # type: dict[str, list[str]]
+    for name in trial.settings:
+        apart = removed.targeted_less_random[name]
+        told = (
+            ""
+            if apart.ends is None or apart.ends[0] <= 0 <= apart.ends[1]
+            else ("more" if apart.value > 0 else "less")
+        )
+        parts[told].append(f"{_WHO[name]} ({signed(apart.value)})")
+    verdicts = [
+        f"{than} of {listing(parts[key])}"
+        for key, than in (("more", "more"), ("less", "fewer"), ("", "about as many"))
+        if parts[key]
+    ]
+    return f"{text} In points, it misses {listing(verdicts)} than without random ones."
+
+
+def _how_sure(trial: Trial, removed: Removed) -> str:
+    draws = len(removed.draws)
+    setting = trial.settings[0]
+    apart = removed.targeted_less_random[setting]
+    _, low, high = removed.band(RANDOM, removed.count, setting)
+    return (
+        f"One network, {count(trial.images, 'image')}. Over images the difference of "
+        f"{_WHO[setting]} has a 95 % interval of {_interval(apart)} points; over "
+        f"{count(draws, 'random order')} alone their miss rate runs from {low:.1f} to {high:.1f}, "
+        f"and an order that is itself random lies above all of them in one case of {draws + 1}."
+    )
+
+
+def _over_seeds(trials: Sequence[Trial]) -> list[str]:
+    """Of each detector that was trained with several seeds: whether all of them agree."""
+    found = []
+    for label, some in groupby(trials, key=lambda trial: trial.label):
+        removals = [trial.removed for trial in some if trial.removed is not None]
+        if len(removals) < 2:
+            continue
+        parts = []
+        for name in SETTINGS:
+            values = [r.targeted_less_random[name].value for r in removals if name in r.targeted]
+            if len(values) == len(removals):
+                mean = mean_of(values)
+                parts.append(f"{_WHO[name]} {signed(mean.value)} ({_interval(mean)})")
+        found.append(
+            f"{label}, {len(removals)} networks: points that targeting costs more than random "
+            f"channels, mean and 95 % interval over networks: {listing(parts)}."
+        )
+    return found
+
+
+def _interval(apart: Estimate) -> str:
+    return "-" if apart.ends is None else f"{signed(apart.ends[0])} to {signed(apart.ends[1])}"
+
+
+def _table(trial: Trial, removed: Removed) -> Table:
+    """The rows of Table S1, and the difference that it leaves to its reader."""
+    paper = TABLE_S1[trial.detector]
+
+    def cells(order: str) -> list[Cell | None]:
+        found: list[Cell | None] = []
+        for place, name in enumerate(SETTINGS):
+            if name not in trial.rates:
+                found.append(None)
+                continue
+            mean, low, high = removed.band(order or TARGETED, removed.count if order else 0, name)
+            about = {"": trial.rates, TARGETED: removed.targeted}.get(order)
+            ends = f"{number(low)} to {number(high)}" if about is None else _between(about[name])
+            mark = trial.rates[name].value
+            found.append(
+                Cell(
+                    number(mean),
+                    paper=number(paper[order][place]),
+                    lines=(ends,),
+                    bar=Bar(mean, mark),
+                )
+            )
+        return found
+
+    apart = [
+        Cell(
+            signed(one.value),
+            paper=signed(paper[TARGETED][n] - paper[RANDOM][n]),
+            lines=(_interval(one),),
+        )
+        if (one := removed.targeted_less_random.get(name))
+        else None
+        for n, name in enumerate(SETTINGS)
+    ]
+    draws = count(len(removed.draws), "order")
+    share = f"{removed.count} of {removed.channels}"
+    rows = [
+        Row("Nothing removed", cells(""), colour="ink"),
+        Row("Random", cells(RANDOM), colour="grey", notes=(f"{share}, {draws}",)),
+        Row("By position", cells(TARGETED), colour="blue", notes=(f"{share}, Equation 2",)),
+        Row("Difference", apart, notes=("by position less random", "in points")),
+    ]
+    columns = [
+        Column(name, aside=f"{trial.pedestrians.get(name, 0)} pedestrians") for name in SETTINGS
+    ]
+    return Table(trial.label, columns, [Section(rows)], title=trial.title)
+
+
+def _between(one: Estimate) -> str:
+    return "" if one.ends is None else f"{number(one.ends[0])} to {number(one.ends[1])}"
+
+
+def _scored(trials: Sequence[Trial]) -> list[Block]:
+    """Detectors and files of detections as they are."""
+    found: list[Block] = [Heading("Which pedestrians are missed?", level=1)]
+    for trial in trials:
+        setting = trial.settings[0]
+        one = trial.rates[setting]
+        found.append(
+            Finding(
+                f"{trial.title}: {percent(one.value)} of {_WHO[setting]} are missed. The 95 % "
+                f"interval over {count(trial.images, 'image')} is {_between(one)}."
+            )
+        )
+    rows = [
+        Row(trial.title, [_rate(trial, place) for place in range(len(SETTINGS))])
+        for trial in trials
+    ]
+    columns = [Column(name) for name in SETTINGS]
+    found += [
+        Note(_ABOUT),
+        Table("Detector", columns, [Section(rows)]),
+        Note(
+            "Beside a miss rate its 95 % interval over images; in parentheses the paper's.",
+            where="both",
+        ),
+        *curves([(trial, "") for trial in trials]),
+    ]
+    for trial in trials:
+        found += [Heading(trial.title, level=3), *pictures(trial)] if trial.detector else []
+    return found
+
+
+def _rate(trial: Trial, place: int) -> Cell | None:
+    one = trial.rates.get(SETTINGS[place])
+    if one is None:
+        return None
+    paper = number(TABLE_S1[trial.detector][""][place]) if trial.paper else ""
+    return Cell(number(one.value), _between(one), paper, bar=Bar(one.value))
