@@ -66,10 +66,7 @@ def curves(trials: Sequence[tuple[Trial, str]]) -> list[Block]:
                     lines.setdefault(setting, []).append((curve, COLOURS[name], dashes))
     if not lines:
         return []
-    plots = [
-        Plot(miss_curves(drawn), setting, "miss rate")
-        for setting, drawn in lines.items()
-    ]
+    plots = [Plot(miss_curves(drawn), setting, "miss rate") for setting, drawn in lines.items()]
     heading = Heading("Miss rate against false positives per image", level=3)
     return [heading, Legend(keys), Plots(plots, "small")]
 

@@ -1,18 +1,62 @@
 """A detector from a file, whichever of them it holds."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from gpe.errors import InputError
+from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 from gpe.models.detection.csp import load_csp
 from gpe.models.detection.detector import Detector
+
+# By its name, a weight that no other detector has.
+_TELLS = {
+    "csp": "bbox_head.csp_cls.weight",
+    "cascade-rcnn": "bbox_head.2.fc_cls.weight",
+    "faster-rcnn": "bbox_head.fc_cls.weight",
+}
+# Of the published Cascade Mask R-CNN, whose masks do not touch the boxes.
+_MASKS = "mask_head."
 
 
 def load_detector(path: str | Path) -> tuple[str, Detector]:
     """A published detector, or one of the same form, in evaluation mode, and which it is.
 
+    Args:
+        path: Pedestron's ``epoch_N.pth`` or ``epoch_N.pth.stu``, ``{"state_dict": …}``, or a bare
+            state dict. The ``.stu`` holds the averaged weights that were published and tested.
+
     Returns:
-        ``"csp"``, and the network.
+        ``"csp"``, ``"faster-rcnn"`` or ``"cascade-rcnn"``, and the network.
 
     Raises:
         InputError: no such file, or weights of another network, with the names that differ.
     """
-    return "csp", load_csp(path)
+    checkpoint = read_checkpoint(path)
+    weights = fit(checkpoint.weights, _TELLS.values())
+    name = next((name for name, key in _TELLS.items() if key in weights), None)
+    if name is None:
+        raise InputError(
+            f"path: expected {printable(path)} to hold a detector with one of "
+            f"{', '.join(_TELLS.values())}, got another network"
+        )
+    if name == "csp":
+        return name, load_csp(path)
+    from gpe.models.detection.two_stage import TwoStage, cascade_rcnn, faster_rcnn
+
+    made: Callable[..., TwoStage] = faster_rcnn
+    if name == "cascade-rcnn":
+        made = cascade_rcnn
+        weights = {key: value for key, value in weights.items() if not key.startswith(_MASKS)}
+    tells = {
+        "width": ("backbone.transition1.0.0.weight", 32),
+        "neck_width": ("neck.reduction_conv.conv.weight", 256),
+        "head_width": (_TELLS[name].replace("fc_cls", "shared_fcs.0"), 1024),
+    }
+    widths = {option: first_dimension(weights, *about) for option, about in tells.items()}
+    with torch.device("meta"):
+        model = made(**widths, shrink=True)
+    expected = f"path: expected {printable(path)} to hold a {name}"
+    model.load_state_dict(ready(expected, weights, model.state_dict()), assign=True)
+    return name, model.eval()

@@ -1,6 +1,7 @@
 """HRNetV2 (Wang et al., TPAMI 2020) with its pyramid, as Table S1's two-stage detectors have it."""
 
-from typing import cast
+import copy
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -47,33 +48,29 @@ class HRFPN(nn.Module):
         ]
 
 
-class HRNet(nn.Module):
-    """Backbone and neck: normalised images ``[N,3,H,W]`` to five maps of strides 4 to 64.
-
-    H and W are multiples of 64. The latent that Table S1 removes channels of is the output of
-    ``"neck"``, the same channels at all levels.
+def hrnet(width: int = 32) -> tuple[nn.Module, tuple[int, ...]]:
+    """timm's HRNet, from images to four maps of strides 4 to 32, and their channels.
 
     Args:
-        name: timm's, ``"hrnet_w32"`` for the published detectors.
-        width: channels of the pyramid; 256 for the published ones.
-
-    Source:
-        Table S1, Faster R-CNN and Cascade R-CNN.
+        width: channels of the largest map. 32 is ``hrnet_w32``, as the published detectors have
+            it; with others there is one module a stage, as in ``hrnet_w18_small``.
     """
+    expect_at_least_one("width", width)
+    import timm
+    from timm.models import FeatureInfo
+    from timm.models.hrnet import HighResolutionNetFeatures, cfg_cls
 
-    def __init__(self, name: str = "hrnet_w32", width: int = 256):
-        super().__init__()
-        import timm
-        from timm.models import FeatureInfo
-
-        self.backbone = timm.create_model(
-            name, features_only=True, feature_location="", out_indices=(1, 2, 3, 4)
-        )
-        channels = cast(FeatureInfo, self.backbone.feature_info).channels()
-        self.neck = HRFPN(tuple(channels), width)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.neck(self.backbone(images))
+    how: dict[str, Any] = {"feature_location": "", "out_indices": (1, 2, 3, 4)}
+    if width == 32:
+        backbone = timm.create_model("hrnet_w32", features_only=True, **how)
+    else:
+        cfg: dict[str, Any] = copy.deepcopy(cfg_cls["hrnet_w18_small"])
+        cfg["stage1"]["num_channels"] = (width,)
+        for branches in (2, 3, 4):
+            channels = tuple(width << branch for branch in range(branches))
+            cfg[f"stage{branches}"]["num_channels"] = channels
+        backbone = HighResolutionNetFeatures(cfg, **how)
+    return backbone, tuple(cast(FeatureInfo, backbone.feature_info).channels())
 
 
 class _Conv(nn.Module):

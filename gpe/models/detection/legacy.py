@@ -110,10 +110,11 @@ def soft_nms(
     over = box_iou(boxes, boxes)
     factors = torch.where(over > overlap, 1 - over, 1.0)
     left, kept, values = scores.clone(), [], []
-    while len(left) and left.max() >= least_score:
+    gone = torch.zeros_like(left, dtype=torch.bool)
+    while not gone.all() and left.max() >= least_score:
         kept.append(best := int(left.argmax()))
         values.append(left[best].clone())
-        left *= factors[best]
-        left[best] = -1
+        gone[best] = True
+        left = (left * factors[best]).masked_fill(gone, -1)
     indices = torch.tensor(kept, dtype=torch.int64, device=boxes.device)
     return indices, torch.stack(values) if values else scores[:0]

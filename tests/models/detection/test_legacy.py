@@ -169,6 +169,13 @@ def test_soft_suppression(boxes):
     assert none.shape == no_scores.shape == (0,) and none.dtype == torch.int64
 
 
+def test_soft_suppression_ends_where_boxes_are_the_same_and_nothing_is_dropped():
+    same = torch.tensor([[0.0, 0, 10, 10]] * 3)
+    indices, values = soft_nms(same, torch.tensor([0.5, 0.9, 0.7]), least_score=0.0)
+    assert sorted(indices.tolist()) == [0, 1, 2]
+    assert values.tolist() == pytest.approx([0.9, 0.0, 0.0])
+
+
 def test_overlaps_are_those_of_the_legacy_frame(boxes):
     old = legacy(boxes)
     w, h = old[0, 2] - old[0, 0] + 1, old[0, 3] - old[0, 1] + 1
