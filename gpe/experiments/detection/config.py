@@ -68,6 +68,7 @@ _SMALL: dict[str, Any] = {
     "width": _by_detector(16, 8, 8),
     "neck_width": _by_detector(32, 32, 32),
     "head_width": _by_detector(32, 128, 128),
+    "proposals": 150,
     "crop": None,
     "scales": (1.0, 1.0),
     "flip": False,
@@ -107,6 +108,7 @@ class DetectionConfig(TrainingConfig):
             "width": _by_detector(64, 32, 32),
             "neck_width": _by_detector(256, 256, 256),
             "head_width": _by_detector(256, 1024, 1024),
+            "proposals": 1000,
             "crop": _by_detector((640, 1280), None, None),
             "scales": _by_detector((0.4, 1.5), (0.594, 1.0), (0.594, 1.0)),
             "flip": True,
@@ -140,6 +142,9 @@ class DetectionConfig(TrainingConfig):
     width: int = preset_option("Channels of the backbone's first stage", at_least=1)
     neck_width: int = preset_option("Channels of each map of the neck", at_least=1)
     head_width: int = preset_option("Channels or units of the heads", at_least=1)
+    proposals: int = preset_option(
+        "Regions of an image that the heads of two-stage detectors look at", at_least=1
+    )
     size: tuple[int, int] | None = option(
         "Size of streets: HEIGHT,WIDTH (px)", None, unset="128,256", at_least=1
     )

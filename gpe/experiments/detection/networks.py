@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
+from gpe.choices import Backbone
 from gpe.data.imagenet import STATISTICS
 from gpe.errors import InputError
 from gpe.experiments.detection.config import DetectionConfig, DetectorConfig
 from gpe.experiments.trained import Trained, open_trained
 from gpe.models.detection import Detector, csp, load_detector
+from gpe.models.detection.two_stage import cascade_rcnn, faster_rcnn
 from gpe.models.inside import digest
 from gpe.models.pretrained import open_model
 
@@ -23,7 +25,12 @@ def build(config: DetectionConfig) -> Detector:
     widths = {name: getattr(config, name) for name in ("width", "neck_width", "head_width")}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = csp(config.backbone, **widths)  # type: ignore[arg-type]
+        model: Detector
+        if config.detector == "csp":
+            model = csp(cast(Backbone, config.backbone), **widths)
+        else:
+            made = faster_rcnn if config.detector == "faster-rcnn" else cascade_rcnn
+            model = made(**widths, proposals=config.proposals)
         if config.weights is not None:
             _start(model, config)
     return model
@@ -31,7 +38,8 @@ def build(config: DetectionConfig) -> Detector:
 
 def _start(model: Detector, config: DetectionConfig) -> None:
     """Gives the backbone ImageNet's weights."""
-    given = open_model(f"torchvision/{config.backbone}").model.state_dict()
+    name = "timm/hrnet_w32" if config.backbone == "hrnet" else f"torchvision/{config.backbone}"
+    given = open_model(name).model.state_dict()
     backbone = model.get_submodule("backbone")
     own = backbone.state_dict()
     if any(name not in given or given[name].shape != value.shape for name, value in own.items()):
