@@ -90,7 +90,10 @@ def whole_batches(
     device: str = "cpu",
 ) -> Iterator[Tensor]:
     """Normalised images ``[n,3,H,W]`` in this order."""
-    batches = [some.tolist() for some in cuts(torch.tensor(order), batch_size, len(images))]
+    batches = [
+        some.tolist()
+        for some in cuts(torch.tensor(order, dtype=torch.int64), batch_size, len(images))
+    ]
     read = read_batches(partial(_whole, images), _stacked, batches, workers=workers, device=device)
     for pixels, _ in read:
         yield normalised(pixels.to(device, non_blocking=True))
