@@ -90,10 +90,8 @@ def whole_batches(
     device: str = "cpu",
 ) -> Iterator[Tensor]:
     """Normalised images ``[n,3,H,W]`` in this order."""
-    batches = [
-        some.tolist()
-        for some in cuts(torch.tensor(order, dtype=torch.int64), batch_size, len(images))
-    ]
+    indices = torch.tensor(order, dtype=torch.int64)
+    batches = [some.tolist() for some, _ in cuts(indices, batch_size, len(images))]
     read = read_batches(partial(_whole, images), _stacked, batches, workers=workers, device=device)
     for pixels, _ in read:
         yield normalised(pixels.to(device, non_blocking=True))
@@ -118,7 +116,7 @@ def view_batches(
     Args:
         order: int64 ``[n]``, indices into the set.
     """
-    places = [some.tolist() for some in cuts(torch.arange(len(order)), batch_size, len(order))]
+    places = [some.tolist() for some, _ in cuts(torch.arange(len(order)), batch_size, len(order))]
     views = _Views(images, order.tolist(), batch_size, augmentation, seed, epoch)
     for pixels, rows in read_batches(views, _stacked, places, workers=workers, device=device):
         rows = rows.cpu()

@@ -22,7 +22,7 @@ from gpe.experiments.detection.scores import (
     summary,
     unflat,
 )
-from gpe.experiments.processes import several, share
+from gpe.experiments.processes import is_first, several, share
 from gpe.experiments.removal.rankings import arrays_of, save_rankings, shown
 from gpe.experiments.runs import Partial, record
 from gpe.models.detection import Detector
@@ -89,8 +89,9 @@ class Removal:
         for name, point in drawn.items():
             arrays |= curves_of(metrics[point], name)
         arrays |= pictures(images, self.people, {n: found[point] for n, point in drawn.items()})
-        save_rankings({TARGETED: ranking}, self.directory)
-        save_arrays(self.directory, arrays)
+        if is_first():
+            save_rankings({TARGETED: ranking}, self.directory)
+            save_arrays(self.directory, arrays)
         made = record(config.job, config, result, chance=100)
         paper = paper_row(str(config.detector), str(config.data), channels)
         return replace(made, paper=paper)

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,10 +36,10 @@ from gpe.experiments.detection.scores import (
     unflat,
 )
 from gpe.experiments.options import Places
-from gpe.experiments.processes import share
+from gpe.experiments.processes import expect_one_process, is_first, share
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
-from gpe.experiments.training import NetworkTrial, fit
+from gpe.experiments.training import NetworkTrial, Tally, fit
 from gpe.metrics.detections import read_detections
 from gpe.models.detection import Detector
 from gpe.records import Record, save_arrays
@@ -52,9 +51,10 @@ def run(configs: Sequence[DetectionConfig], places: Places, progress: Progress) 
     """Trains each configuration in a directory of its own; returns the directories.
 
     Raises:
-        InputError: the data or the backbone's weights cannot be had; or what :func:`run_all`
-            raises.
+        InputError: the data or the backbone's weights cannot be had; torchrun started several
+            processes; or what :func:`run_all` raises.
     """
+    expect_one_process("detector: training one")
 
     def train(config: DetectionConfig, directory: Path) -> Record:
         progress.tell(f"{directory.name}: reads its images")
@@ -72,30 +72,19 @@ def run(configs: Sequence[DetectionConfig], places: Places, progress: Progress) 
     return run_all(configs, places, progress, train)
 
 
-class LossTally:
-    """The mean loss of the images so far."""
+class LossTally(Tally):
+    """The mean loss of the images so far; boxes have no accuracy."""
 
-    accuracy = math.nan  # boxes have none
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._loss: Tensor | float = 0.0
-
-    def add(self, loss: Tensor, images: int) -> None:
+    def add_loss(self, loss: Tensor, images: int) -> None:
         """Counts a batch by its mean loss."""
-        self.count += images
-        self._loss += loss.detach().double() * images
-
-    @property
-    def loss(self) -> float:
-        return float(self._loss) / max(1, self.count)
+        self.keep(images, loss.detach() * images, torch.tensor(math.nan), images)
 
 
-class MissTally:
-    """A tested detector: its loss is the miss rate of the first setting, as a share."""
-
-    def __init__(self, count: int, miss_rate: float):
-        self.count, self.loss, self.accuracy = count, miss_rate / 100, 100 - miss_rate
+def miss_tally(count: int, miss_rate: float) -> Tally:
+    """Of a tested detector: the loss is the miss rate of the first setting, as a share."""
+    tally, missed = Tally(), torch.tensor(count * miss_rate / 100, dtype=torch.float64)
+    tally.keep(count, missed, count - missed, count)
+    return tally
 
 
 class DetectionTrial(NetworkTrial[DetectionConfig]):
@@ -164,10 +153,10 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
             self.scheduler.step()
             if self._averaged is not None:
                 self._averaged.update_parameters(self.raw)
-            tally.add(loss, len(images))
+            tally.add_loss(loss, len(images))
             yield tally
 
-    def test(self, epoch: int) -> tuple[MissTally, dict[str, Tensor]]:
+    def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
         self.found = found_by(
             cast(Detector, self.model.eval()),
             self.test_set,
@@ -176,7 +165,7 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
             workers=self.workers,
         )
         rate = next(iter(rates_of(self.people.metric(self.found)).values()))
-        return MissTally(len(self.test_set), rate), {}
+        return miss_tally(len(self.test_set), rate), {}
 
     def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not hasattr(self, "found"):  # continued behind the last epoch
@@ -256,7 +245,8 @@ def evaluate(configs: Sequence[EvaluationConfig], places: Places, progress: Prog
                 partial=Partial(directory),
             )
             result, arrays = scores_of(People(images), images, found)
-        save_arrays(directory, arrays)
+        if is_first():
+            save_arrays(directory, arrays)
         return record("detect", config, result, chance=100)
 
     return run_all([config for config, _ in given], places, progress, score)
@@ -306,15 +296,9 @@ def ablate(configs: Sequence[AblationConfig], places: Places, progress: Progress
 
 
 def _trained(config: AblationConfig, places: Places, progress: Progress) -> AblationConfig:
-    """With the preset's detector, which is trained unless it was before, where none is given.
-
-    Raises:
-        InputError: torchrun started several processes, and training is one.
-    """
+    """With the preset's detector, which is trained unless it was before, where none is given."""
     if config.checkpoint:
         return config
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("checkpoint: expected one among several processes: training runs in one")
     names = ("preset", "detector", "data", "size", "device", "precision", "seed")
     training = DetectionConfig.of(**{name: getattr(config, name) for name in names})
     (directory,) = run([training], replace(places, force=False), progress)
