@@ -1,10 +1,15 @@
 """``gpe detect`` and ``gpe table-s1``: what they run, what they print, and how they refuse."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from gpe.experiments.detection import run
+from tests.conftest import SHARED_DATA
 from tests.experiments.tiny_detectors import TINY
 
+REAL = SHARED_DATA / "citypersons"
 WORDS = [
     word
     for name, value in TINY.items()
@@ -39,6 +44,27 @@ def test_the_table_trains_what_is_not_there(call, monkeypatch):
     record = json.loads(out)
     assert record["experiment"] == "table-s1" and record["config"]["detector"] == "csp"
     assert record["config"]["checkpoint"].startswith("runs/detect-csp-streets-quick")
+
+
+@pytest.mark.skipif(not (REAL / "anno_val.mat").is_file(), reason="no CityPersons")
+def test_the_real_annotations_have_the_official_numbers_of_pedestrians(call):
+    Path("found.json").write_text("[]")
+    words = ["--root", REAL, "--device", "cpu", "--json"]
+    code, out, err = call("detect", "evaluate", "found.json", *words)
+    assert code == 0, err
+    result = json.loads(out)["result"]
+    assert list(result["pedestrians"].values()) == [1579, 351, 735, 2875]
+    assert result["images"] == 500 and result["miss_rates"]["all"] == [100, 100, 100]
+
+
+def test_a_network_that_is_no_detector_is_refused(call):
+    words = ["--size", "32,64", "--width", "4", "--epochs", "1", "--train-images", "4"]
+    words += ["--test-images", "2", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
+    _, _, err = call("segment", "train", *words)
+    directory = f"runs/{err.splitlines()[0].split(':')[0]}"
+    code, _, err = call("detect", "ablate", directory, "--device", "cpu")
+    assert code == 2
+    assert err == f"gpe: checkpoint: expected a detector, got {directory}, for segmentation\n"
 
 
 def test_refusals_are_one_line(call):
