@@ -41,6 +41,15 @@ def detections_without(
 
     Source:
         Table S1.
+
+    Example:
+        >>> from gpe.models.detection import csp
+        >>> net = csp("resnet18", width=8, neck_width=4, head_width=8).eval()
+        >>> latent = net.latent(torch.zeros(2, 3, 128, 128))
+        >>> orders = {"as they come": torch.arange(12)}
+        >>> found = detections_without(net, latent, (128, 128), orders, [2, 5])
+        >>> sorted((count, len(boxes)) for _, count, boxes in found)
+        [(0, 2), (2, 2), (5, 2)]
     """
     inputs = [
         (LinearMap("", place, partial(conv._conv_forward, bias=None), conv.weight, conv.bias), maps)

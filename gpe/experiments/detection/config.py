@@ -65,6 +65,7 @@ _SMALL: dict[str, Any] = {
     "data": "streets",
     "detector": "csp",
     "backbone": _by_detector("resnet18", "hrnet", "hrnet"),
+    "weights": None,
     "width": _by_detector(16, 8, 8),
     "neck_width": _by_detector(32, 32, 32),
     "head_width": _by_detector(32, 128, 128),
@@ -105,6 +106,7 @@ class DetectionConfig(TrainingConfig):
             "data": "citypersons",
             "detector": "csp",
             "backbone": _by_detector("resnet50", "hrnet", "hrnet"),
+            "weights": "imagenet",
             "width": _by_detector(64, 32, 32),
             "neck_width": _by_detector(256, 256, 256),
             "head_width": _by_detector(256, 1024, 1024),
@@ -136,8 +138,8 @@ class DetectionConfig(TrainingConfig):
     data: BoxData = preset_option(_DATA_HELP)
     split: str = option("Split to test on", "val")
     backbone: str = preset_option("Of CSP resnet18 or resnet50; of the others hrnet")
-    weights: str | None = option(
-        "Weights that the backbone starts from: imagenet (downloaded)", None, unset="none"
+    weights: str | None = preset_option(
+        "Weights that the backbone starts from: imagenet (downloaded)", unset="none"
     )
     width: int = preset_option("Channels of the backbone's first stage", at_least=1)
     neck_width: int = preset_option("Channels of each map of the neck", at_least=1)

@@ -293,6 +293,14 @@ def faster_rcnn(
 
     Source:
         Table S1, Faster R-CNN (Ren et al., NIPS 2015).
+
+    Example:
+        >>> net = faster_rcnn(width=4, neck_width=8, head_width=16, proposals=10).eval()
+        >>> latent = net.latent(torch.zeros(1, 3, 64, 128))
+        >>> [list(maps.shape[1:]) for maps in latent]
+        [[8, 16, 32], [8, 8, 16], [8, 4, 8], [8, 2, 4], [8, 1, 2]]
+        >>> sorted(net.detect(latent, (64, 128))[0])
+        ['boxes', 'scores']
     """
     heads = [Head(neck_width, head_width, 81, agnostic=False)]
     return _two_stage(width, neck_width, heads, proposals, shrink)

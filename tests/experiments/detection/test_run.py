@@ -1,6 +1,7 @@
 """Detection runs: what they leave behind, and that it is true."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from gpe.data.boxed_views import normalised
 from gpe.data.citypersons import save_annotations
 from gpe.data.streets import boxed_streets
 from gpe.errors import InputError
-from gpe.experiments.detection import removal
+from gpe.experiments.detection import networks, removal
 from gpe.experiments.detection.config import (
     SETTINGS,
     AblationConfig,
@@ -102,6 +103,23 @@ class TestTraining:
             torch.manual_seed(0)
             list(one.train_epoch(2))
         assert same(trial.model.state_dict(), other.model.state_dict())
+
+    def test_the_backbone_starts_from_imagenets_weights_where_they_fit(self, monkeypatch):
+        from torchvision.models import resnet18
+
+        source = resnet18()
+        opened = SimpleNamespace(model=source)
+        monkeypatch.setattr(networks, "open_model", lambda name: opened)
+        model = networks.build(config(width=64, weights="imagenet"))
+        assert torch.equal(model.backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+        with pytest.raises(InputError, match="width: expected ImageNet's with weights, got 4"):
+            networks.build(config(weights="imagenet"))
+        assert DetectionConfig.of(preset="citypersons", device="cpu").weights == "imagenet"
+
+    def test_it_runs_in_one_process(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(InputError, match="training one runs in one process, not in 2"):
+            train(tmp_path / "out", config())
 
     def test_the_learning_rate_warms_up_and_falls(self):
         steps = config(schedule="steps", milestones=(1, 2), warmup=3, epochs=3)
