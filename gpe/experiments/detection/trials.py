@@ -14,7 +14,7 @@ from gpe.report.grouping import told_apart
 from gpe.report.runs import Run
 from gpe.statistics import Estimate
 
-_FIRST = ("preset", "checkpoint", "size", "seed", "split")  # tell apart before other options
+_FIRST = ("preset", "seed", "size", "split", "checkpoint")  # tell apart before other options
 
 
 @dataclass(frozen=True)
