@@ -40,21 +40,23 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     Raises:
         InputError: a record lacks what such a record has.
     """
-    trials = sorted(read_all(runs), key=lambda trial: [*LABELS, ""].index(trial.detector))
+    order = [*LABELS, ""]
+    trials = sorted(read_all(runs), key=lambda trial: (order.index(trial.detector), trial.title))
     removals = [trial for trial in trials if trial.removed is not None]
     if not removals:
         return _scored(trials)
     found: list[Block] = [
         Heading("What do detectors lose without the channels that hold position? (Table S1)", 1)
     ]
+    found += [Finding(text) for text in _over_seeds(removals)]
+    alone = len(found) == 1
     for trial in removals:
         named = trial.title if len(removals) > 1 else ""
         assert trial.removed is not None
         found += [
-            Finding(_result(trial, trial.removed), named),
+            Finding(_result(trial, trial.removed), named, lead=alone),
             Finding(_how_sure(trial, trial.removed), lead=False),
         ]
-    found += [Finding(text, lead=False) for text in _over_seeds(removals)]
     found.append(
         Note(
             "Channels of the latent before the heads, ranked by how much they change when the "
