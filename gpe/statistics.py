@@ -118,6 +118,12 @@ def interval_of_mean(values: Tensor) -> Tensor:  # [n,C] -> [2,C]
     Source:
         Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979.
     """
+    means = drawn_means(values)
+    return means.quantile(means.new_tensor([0.025, 0.975]), dim=0)
+
+
+def drawn_means(values: Tensor) -> Tensor:  # [n,C] -> [D,C]
+    """The mean over n of each draw of the bootstrap, float64."""
     import torch
 
     if values.dim() != 2 or len(values) == 0:
@@ -129,7 +135,7 @@ def interval_of_mean(values: Tensor) -> Tensor:  # [n,C] -> [2,C]
         for columns in torch.arange(width).split(10 * AT_ONCE):
             some = values[:, columns[0] : columns[-1] + 1].double()
             means[start : start + AT_ONCE, columns] = times @ some / count
-    return means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    return means
 
 
 def paired_difference(one: Tensor, other: Tensor) -> Tensor:  # [n,C], [n,C] -> [3,C]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError
-from gpe.ranking.result import CELLS, ChannelRanking
+from gpe.ranking.modes import CELLS
+from gpe.ranking.result import ChannelRanking
 
 
 def group_means(latents: Tensor, groups: Tensor, count: int) -> Tensor:  # [P,C] -> [count,C]

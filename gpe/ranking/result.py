@@ -17,15 +17,13 @@ from torch import Tensor
 from gpe import hub
 from gpe.errors import InputError, needs
 from gpe.ops.flip_difference import flip_difference
+from gpe.ranking.modes import DEVIATION, moments, score
 from gpe.records import atomic
-from gpe.statistics import interval_of_mean
+from gpe.statistics import drawn_means, interval_about
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-SIGNED = ("left", "right")  # Equation 3; the others take sizes, Equation 2
-CELLS = "cells:"  # before the cells of a region, "cells:0+3", whose rankings have signs too
 
 ImageId = int | str
 
@@ -34,8 +32,9 @@ class Sums(NamedTuple):
     """Sums over images, for means of them.
 
     Attributes:
-        total: of the differences, of their sizes where the mode takes these, float64 ``[C]``.
-        draws: the same of each draw of a bootstrap, float64 ``[D,C]``.
+        total: of the differences, of their sizes where the mode takes these, float64 ``[C]``; of a
+            deviation of the values and of their squares, ``[2C]``.
+        draws: the same of each draw of a bootstrap, float64 ``[D,C]`` or ``[D,2C]``.
         times: how many images each draw has, each as often as it was drawn, float64 ``[D]``.
     """
 
@@ -51,12 +50,12 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ChannelRanking:
-    """How position-specific each channel is.
+    """How position-specific each channel is, or how important, by one mode.
 
-    The scores are means over images. Where the difference of each image is kept, 4 bytes for each
-    channel, sorted by the image's id, the result does not depend on who saw which image in which
-    order, and rankings merge to the last bit. Where sums are kept in their place, that holds up to
-    rounding in float64. No image counts twice.
+    The scores are means over images, or the deviation over them. Where the difference of each image
+    is kept, 4 bytes for each channel, sorted by the image's id, the result does not depend on who
+    saw which image in which order, and rankings merge to the last bit. Where sums are kept in their
+    place, that holds up to rounding in float64. No image counts twice.
 
     Attributes:
         mode: what was ranked, as :func:`gpe.rank_channels` calls it.
@@ -64,9 +63,9 @@ class ChannelRanking:
         layer: name of the module, None where it is not known.
         weights: a hash of the network's state dict, likewise.
         image_ids: of the images, sorted.
-        differences: floating ``[n,C]``, of each image the difference of the latents; None where
-            scores are no means over images, as those of ``"random"`` and ``"information"``, or
-            where ``sums`` stand for them.
+        differences: floating ``[n,C]``, of each image the difference of the latents, or what else
+            the mode is about; None where scores are not of images, as those of ``"random"`` and
+            ``"information"``, are made of other rankings', or where ``sums`` stand for them.
         sums: over the images, where these were not kept.
 
     Example:
@@ -110,6 +109,8 @@ class ChannelRanking:
     ) -> "ChannelRanking":
         """The ranking by the mean difference (left, right: Eq. 3; cells) or its mean size (Eq. 2).
 
+        For a deviation they are values, and the scores are their standard deviation.
+
         Raises:
             InputError: no images, or one that comes twice; NaN.
         """
@@ -118,8 +119,9 @@ class ChannelRanking:
         if len(order) == 0:
             raise InputError(f"images: expected one or more for {mode!r}, got none")
         differences = differences[order].cpu()
-        total, absolute_total = flip_difference(differences, torch.zeros_like(differences))[1:]
-        scores = (total if is_signed(mode) else absolute_total) / len(order)
+        summed = moments(mode, differences)
+        total = flip_difference(summed, torch.zeros_like(summed)).total
+        scores = score(mode, total / len(order))
         ids = tuple(image_ids[i] for i in order)
         return cls(mode, scores, layer, weights, ids, differences)
 
@@ -143,7 +145,7 @@ class ChannelRanking:
         if len(order) == 0:
             raise InputError(f"images: expected one or more for {mode!r}, got none")
         ids = tuple(image_ids[i] for i in order)
-        return cls(mode, sums.total / len(ids), layer, weights, ids, sums=sums)
+        return cls(mode, score(mode, sums.total / len(ids)), layer, weights, ids, sums=sums)
 
     @property
     def images(self) -> int:
@@ -174,11 +176,14 @@ class ChannelRanking:
         """
         if self.sums is not None and self.sums.draws is not None and self.sums.times is not None:
             means = self.sums.draws / self.sums.times[:, None]  # NaN of a draw without images
-            return means.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-        if self.differences is None:
+        elif self.differences is not None:
+            means = drawn_means(moments(self.mode, self.differences))
+        else:
             return None
-        values = self.differences if is_signed(self.mode) else self.differences.abs()
-        return interval_of_mean(values)
+        draws = score(self.mode, means)
+        if self.mode == DEVIATION:  # images that come twice make it smaller
+            return interval_about(self.scores, draws[draws.isfinite().all(1)])
+        return draws.nanquantile(draws.new_tensor([0.025, 0.975]), dim=0)
 
     def expect_width(self, channels: int, argument: str = "ranking") -> None:
         """Raise an InputError unless the ranking is of so many channels."""
@@ -359,11 +364,6 @@ class ChannelRanking:
     def __repr__(self) -> str:
         images, top = f"{self.images} images", self.order[:5].tolist()
         return f"ChannelRanking({self.mode!r}, {self.layer!r}, {images}, top={top})"
-
-
-def is_signed(mode: str) -> bool:
-    """Whether a mode's scores are means of differences, not of their sizes."""
-    return mode in SIGNED or mode.startswith(CELLS)
 
 
 def _numbers(image_ids: Sequence[ImageId]) -> list[ImageId]:

@@ -9,21 +9,22 @@ from torch import Tensor, distributed
 
 from gpe.errors import InputError
 from gpe.ops.flip_difference import flip_difference
-from gpe.ranking.result import ChannelRanking, ImageId, Sums, is_signed
+from gpe.ranking.modes import DEVIATION, is_signed, moments
+from gpe.ranking.result import ChannelRanking, ImageId, Sums
 from gpe.statistics import DRAWS
 
 Keep = Literal["images", "draws", "sums"]
 
 
 class Tally:
-    """The images of one mode, as they come; the differences of |Δ| where it takes sizes."""
+    """The images of one mode, as they come."""
 
     def __init__(self, mode: str, keep: Keep):
         self.mode, self.keep = mode, keep
         self.ids: list[ImageId] = []
         self.parts: list[Tensor] = []  # each [n,C]
-        self.running: tuple[Tensor, Tensor] | None = None  # [C] of Δ, [C] of |Δ|
-        self.draws: Tensor | None = None  # [D,C]
+        self.running: tuple[Tensor, Tensor] | None = None  # of the moments and of their sizes
+        self.draws: Tensor | None = None  # of each draw, of the moments
         self.times = torch.zeros(DRAWS, dtype=torch.float64)
 
     def totals(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -43,6 +44,7 @@ class Tally:
         if self.keep == "images":
             self.parts.append(values.cpu())
             return
+        values = moments(self.mode, values)
         if not summed:
             flip_difference(values, torch.zeros_like(values), totals=self.totals(values))
         if self.keep == "draws":
@@ -61,6 +63,7 @@ class Tally:
             own = torch.cat(self.parts) if self.parts else torch.empty(0, width, dtype=dtype)
             self.parts = _gathered_rows(own, [len(ids) for ids, _ in shares])
             return
+        width = moments(self.mode, torch.empty(0, width)).shape[1]
         self.totals(torch.empty(0, width))
         assert self.running is not None
         self.running = _summed(self.running[0]), _summed(self.running[1])
@@ -84,7 +87,8 @@ class Tally:
                 self.mode, torch.cat(self.parts), self.ids, **about
             )
         assert self.running is not None
-        total = self.running[0 if is_signed(self.mode) else 1].cpu()
+        # What is summed of sizes is of sizes, whether the kernel or the moments take them.
+        total = self.running[0 if is_signed(self.mode) or self.mode == DEVIATION else 1].cpu()
         draws = None if self.draws is None else self.draws.cpu()
         times = None if self.draws is None else self.times
         return ChannelRanking.of_sums(self.mode, Sums(total, draws, times), self.ids, **about)

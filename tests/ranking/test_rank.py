@@ -122,6 +122,7 @@ class Counting(nn.Module):
         (("left",), 2 * 2),
         (("left", "right"), 2 * 4),
         (("random", "random:1"), 0),
+        (("overall", "magnitude", "deviation", "relative", "matched:2", "activity:left"), 2 * 12),
     ),
     ids=str,
 )
@@ -264,7 +265,10 @@ def test_a_gpu_gives_the_order_of_the_cpu():
 
 # Processes
 
-EVERY_MODE = ("overall", "left", "right", "kernel_flip_mirror", "kernel_flip_pair", "random:3")
+EVERY_MODE = (
+    *("overall", "left", "right", "kernel_flip_mirror", "kernel_flip_pair", "random:3"),
+    *("magnitude", "deviation", "relative", "left_right", "activity:left", "matched:1"),
+)
 SUBSETS = {"left": ["1", "4"], "right": ["0", "8", "11"]}
 
 
