@@ -1,6 +1,7 @@
 """Mean intersection over union, for the whole image and for parts of it (section 4.2)."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -20,7 +21,8 @@ def resolve_regions(regions: Regions, height: int, width: int) -> dict[str, Rect
     """The rectangles that regions are in an image of this size.
 
     The names are the paper's and take the full height: ``full``, ``left`` (columns [0, W/2)),
-    ``right`` ([W/2, W)) and ``centre`` ([W/4, 3W/4)), rounded down.
+    ``right`` ([W/2, W)) and ``centre`` ([W/4, 3W/4)), rounded down. ``3x4:5`` is the cell with this
+    number of a grid of three rows and four columns, row by row from 0.
 
     Args:
         regions: such names, or a mapping of any names to ``(top, left, bottom, right)`` in pixels,
@@ -52,9 +54,12 @@ def resolve_regions(regions: Regions, height: int, width: int) -> dict[str, Rect
             "centre": (width // 4, 3 * width // 4),
             "right": (width // 2, width),
         }
-        names = _names(regions)
-        sides = {name: columns[name] for name in names}
-        regions = {name: (0, left, height, right) for name, (left, right) in sides.items()}
+        regions = {
+            name: (0, columns[name][0], height, columns[name][1])
+            if name in columns
+            else _cell(name, height, width)
+            for name in _names(regions)
+        }
     elif not regions:
         raise InputError("regions: expected one or more, got none")
     return {
@@ -191,9 +196,25 @@ def _names(regions: Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise InputError("regions: expected one or more, got none")
     for name in names:
-        if name not in NAMES or names.count(name) > 1:
+        if not (name in NAMES or _grid(name)) or names.count(name) > 1:
             raise InputError(
-                f"regions: expected each of {', '.join(NAMES)} at most once, or a mapping of "
-                f"names to (top, left, bottom, right), got {name!r}"
+                f"regions: expected each of {', '.join(NAMES)} or ROWSxCOLUMNS:CELL at most once, "
+                f"or a mapping of names to (top, left, bottom, right), got {name!r}"
             )
     return names
+
+
+def _grid(name: str) -> tuple[int, int, int] | None:
+    """Rows, columns and the number of a cell, as its name tells."""
+    found = re.fullmatch(r"(\d+)x(\d+):(\d+)", name)
+    rows, columns, cell = map(int, found.groups()) if found else (0, 0, 0)
+    return (rows, columns, cell) if cell < rows * columns else None
+
+
+def _cell(name: str, height: int, width: int) -> Rectangle:
+    rows, columns, cell = _grid(name) or (1, 1, 0)
+    row, column = divmod(cell, columns)
+    return (
+        *(row * height // rows, column * width // columns),
+        *((row + 1) * height // rows, (column + 1) * width // columns),
+    )

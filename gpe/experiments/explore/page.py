@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.experiments.explore.config import CELLS
-from gpe.experiments.removal.modes import is_random, mode_of
+from gpe.experiments.removal.modes import band_of, mode_of
 from gpe.records import Record, atomic, load_arrays
 from gpe.report.html import STYLE
 from gpe.report.plots import png
@@ -158,7 +158,7 @@ def _ranking(name: str) -> dict[str, Any]:
         about = {"label": PLACES[place], "note": "", "cell": place}
         return about | {"colour": "ink", "dashes": ""}
     mode = mode_of(name)
-    note = f"draw {name.partition('/')[2]}" if is_random(name) else mode.note
+    note = f"draw {name.partition('/')[2]}" if band_of(name) else mode.note
     about = {"label": mode.kind, "note": note, "cell": None}
     return about | {"colour": mode.colour, "dashes": mode.dashes}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gpe.ablation import ClassifierAblation, classifier_sweep
 from gpe.data import centre_view, match_classes
@@ -26,7 +27,9 @@ from gpe.experiments.removal.rankings import (
     merged,
     read_rankings,
     save_rankings,
+    shared_of,
     shown,
+    wanted_of,
 )
 from gpe.experiments.runs import record, run_all
 from gpe.experiments.trained import Trained, open_trained
@@ -34,6 +37,7 @@ from gpe.models.head import SplitClassifier, split_classifier
 from gpe.models.inside import digest
 from gpe.models.stages import last_feature_map
 from gpe.ranking import ChannelRanking, rank_channels
+from gpe.ranking.derived import needed
 from gpe.records import Record, save_arrays
 from gpe.statistics import interval_of_mean
 
@@ -57,11 +61,14 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
         network, read = networks[config.weights_digest], files[config.rankings_digest]
         images = images_for(config.data, network, images=config.images, places=places)
         images = images.to(config.device)
-        split, latents, ranked = _seen(config, network, images, directory, read)
+        known = match_classes(network.classes, images.classes, count=network.num_classes or 0)
+        asked = known.labels(images.labels)
+        split, latents, ranked = _seen(config, network, images, asked, directory, read)
         width = split.head.in_features
-        rankings, draws = {**ranked, **read}, draws_of(config, width)
+        wanted, matched = wanted_of(config, ranked)
+        rankings, draws = {**wanted, **read}, draws_of(config, width)
         counts, ranges = config.removals(width)
-        orders = {**rankings, **draws}
+        orders = {**rankings, **draws, **matched}
         head = split.head.float()
         labels, match = reference(network, images, latents, head)
         progress.note(f"{config.data}: classes matched {match.reason}")
@@ -77,6 +84,8 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
             "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
             "rows": _rows(swept),
             "excess": _excess(swept, list(rankings), list(draws)),
+            "beyond_matched": _excess(swept, ["overall"], list(matched)),
+            "shared": shared_of(matched, ranked["overall"].order, counts) if matched else {},
         }
         config = replace(config, counts=tuple(counts), layer=split.layer)
         return record("ablate-classify", config, result, chance=100 / split.head.out_features)
@@ -109,6 +118,7 @@ def _seen(
     config: ClassificationConfig,
     network: Trained,
     images: Images,
+    labels: Tensor | None,
     directory: Path,
     read: Mapping[str, ChannelRanking],
 ) -> tuple[SplitClassifier, Tensor, dict[str, ChannelRanking]]:
@@ -134,20 +144,26 @@ def _seen(
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], Tensor]:
             latents = []
 
-            def views() -> Iterator[Tensor]:
-                """The views, whose latents are kept as they pass."""
+            def views() -> Iterator[tuple[Tensor, Tensor]]:
+                """The views and what they are to be named; their latents are kept as they pass."""
                 for batch in centre_views(config, network, images, indices):
                     with torch.no_grad():
                         latents.append(split.trunk(batch).float())
-                    yield batch
+                    start = indices[0] + sum(map(len, latents[:-1]))
+                    answers = split.head(latents[-1].to(split.head.weight.dtype)).argmax(1)
+                    yield batch, answers if labels is None else labels[start : start + len(batch)]
+
+            def loss(latents: Tensor, batch: Sequence[Tensor]) -> Tensor:
+                return F.cross_entropy(split.head(latents).float(), batch[1], reduction="sum")
 
             rankings = {}
-            if config.modes:
+            if modes := needed(config.modes):
                 rankings = rank_channels(
                     split.trunk,
                     views(),
                     layer=split.layer,
-                    modes=config.modes,
+                    modes=modes,
+                    loss=loss,
                     start=indices[0],
                 )
             else:

@@ -6,11 +6,12 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from gpe.experiments.removal.config import RANDOM
-from gpe.experiments.removal.modes import in_order, is_random
+from gpe.experiments.removal.config import MATCHED, RANDOM
+from gpe.experiments.removal.modes import band_of, in_order
 from gpe.experiments.removal.trials import (
     Removal,
     Value,
+    bands_of,
     each,
     percentage,
     removal_of,
@@ -45,10 +46,13 @@ class Trial:
         chance: of guessing.
         rankings: random orders not among them.
         draws: names of the random orders.
+        matched: names of the random orders that deviate as Equation 2's does.
+        shared: by count, how many of its first channels these share with Equation 2, on average.
         counts: how many of the first channels were removed, rising.
         ranges: what else was removed, from the first channels to the last.
         accuracy: in percent by ranking or draw and what was removed.
-        excess: by ranking and count.
+        excess: by ranking and count, beyond random orders.
+        beyond_matched: of Equation 2 by count, beyond the matched orders.
         measure: what is in percent: accuracy, or answers kept where images have no labels.
     """
 
@@ -61,16 +65,19 @@ class Trial:
     chance: float
     rankings: list[str]
     draws: list[str]
+    matched: list[str]
+    shared: dict[int, float]
     counts: list[int]
     ranges: list[Removal]
     accuracy: dict[tuple[str, Removal], float]
     excess: dict[tuple[str, int], Excess]
+    beyond_matched: dict[int, Excess]
     measure: str
 
     @property
     def lines(self) -> list[str]:
-        """What a figure or table shows: every ranking, and all random orders as one."""
-        return [*self.rankings, *([RANDOM] if self.draws else [])]
+        """What a figure or table shows: every ranking, and orders of a kind as one."""
+        return [*self.rankings, *bands_of(self)]
 
     @property
     def told(self) -> dict[int, int]:
@@ -79,9 +86,8 @@ class Trial:
         return {paper: count for count, paper in told(counts, self.channels).items()}
 
     def value(self, line: str, removal: Removal) -> Value:
-        """Of one of ``lines``; of random orders the mean, the lowest and the highest."""
-        names = self.draws if line == RANDOM else [line]
-        values = [self.accuracy[name, removal] for name in names]
+        """Of one of ``lines``; of several orders the mean, the lowest and the highest."""
+        values = [self.accuracy[name, removal] for name in bands_of(self).get(line, [line])]
         return Value(fmean(values), min(values), max(values))
 
 
@@ -111,7 +117,7 @@ def _read(run: Run) -> Trial:
     removals = {removal for _, removal in accuracy}
     if len(accuracy) != len(names) * len(removals) or top(0) not in removals:
         raise ValueError("rows: some are missing, or none is of the whole network")
-    draws = sorted(filter(is_random, names))
+    bands = {kind: sorted(n for n in names if band_of(n) == kind) for kind in (MATCHED, RANDOM)}
     channels = int(result["channels"])
     if max(removal.stop for removal in removals) > channels:
         raise ValueError(f"rows: the layer has {channels} channels")
@@ -123,13 +129,16 @@ def _read(run: Run) -> Trial:
         channels=channels,
         baseline=next(value for (_, removed), value in accuracy.items() if removed == top(0)),
         chance=float(run.record.chance),
-        rankings=in_order(names - set(draws)),
-        draws=draws,
+        rankings=in_order(names - {name for band in bands.values() for name in band}),
+        draws=bands[RANDOM],
+        matched=bands[MATCHED],
+        shared={int(count): float(n) for count, n in result.get("shared", {}).items()},
         counts=sorted(removal.stop for removal in removals if removal.kind == "top"),
         ranges=sorted(removal for removal in removals if removal.kind == "range"),
         accuracy=accuracy,
         measure=MEASURES[str(result.get("reference", "labels"))],
         excess={(str(r["ranking"]), int(r["stop"])): _excess(r) for r in result["excess"]},
+        beyond_matched={int(r["stop"]): _excess(r) for r in result.get("beyond_matched", ())},
     )
 
 

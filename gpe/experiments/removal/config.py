@@ -44,8 +44,8 @@ class Mode(NamedTuple):
     dashes: str = ""
 
 
-RANDOM = "random"
-# In the order of the paper's figures.
+RANDOM, MATCHED = "random", "matched"  # each many orders, drawn and told of as one
+# In the order of the paper's figures; then what position is held against.
 MODES = {
     "overall": Mode("Overall", "Normal in Figure 4 (Equation 2)", "position-specific", "blue"),
     "kernel_flip_mirror": Mode(
@@ -57,22 +57,59 @@ MODES = {
     ),
     "left": Mode("Left", "people on the left alone (Equation 3)", "left-specific", "red"),
     "right": Mode("Right", "people on the right alone (Equation 3)", "right-specific", "amber"),
+    "left_right": Mode(
+        *("Left − right", "Equation 3, left minus right", "left-minus-right", "red", "7 3")
+    ),
+    "right_left": Mode(
+        *("Right − left", "Equation 3, right minus left", "right-minus-left", "amber", "7 3")
+    ),
+    "activity:left": Mode(
+        *("Active left", "activation on the left minus elsewhere", "left-active", "red", "2.5 2.5")
+    ),
+    "activity:right": Mode(
+        "Active right",
+        "activation on the right minus elsewhere",
+        "right-active",
+        "amber",
+        "2.5 2.5",
+    ),
+    "relative": Mode(
+        *("Relative", "Equation 2 over the deviation", "relatively position-specific"),
+        *("blue", "7 3"),
+    ),
+    "magnitude": Mode("Magnitude", "mean activation", "active", "orange"),
+    "deviation": Mode("Deviation", "standard deviation over images", "varying", "red", "8 3 2 3"),
+    "taylor": Mode("Taylor", "activation × gradient of the loss", "important", "teal"),
+    MATCHED: Mode("Matched", "random, deviating as Equation 2's", "matched", "purple", "2.5 2.5"),
     RANDOM: Mode("Random", "", "random", "grey"),
 }
+# Importance, and channels that deviate as those of Equation 2 do: what position is held against.
+IMPORTANCE = ("magnitude", "deviation", "taylor")
+CONTROLS = ("relative", *IMPORTANCE, MATCHED)
 # A classifier's images do not say which side they are of.
-CLASSIFIER_MODES = ("overall", "kernel_flip_mirror", "kernel_flip_pair")
+CLASSIFIER_MODES = ("overall", "kernel_flip_mirror", "kernel_flip_pair", *CONTROLS)
+# Rankings of a side, each with that of the other.
+SIDED = {
+    "Equation 3": ("left", "right"),
+    "Equation 3, one side minus the other": ("left_right", "right_left"),
+    "activity": ("activity:left", "activity:right"),
+}
+GRID = tuple(f"3x3:{cell}" for cell in range(9))  # regions of Figure 6's map
 
 # What each command ranks by, and whether it also removes a range of channels at a time.
 JOBS: Mapping[str, Mapping[str, Any]] = {
     "rank": {"modes": ("overall",), "random_seeds": 0},
-    "ablate": {"modes": ("overall",), "ranges": True, "regions": REGIONS},
+    "ablate": {"modes": ("overall", *CONTROLS), "ranges": True, "regions": REGIONS},
     "figure4": {
-        "modes": ("overall", "kernel_flip_mirror", "kernel_flip_pair"),
+        "modes": ("overall", "kernel_flip_mirror", "kernel_flip_pair", *CONTROLS),
         "ranges": True,
         "regions": REGIONS,
     },
     "figure5": {"modes": ("overall",), "random_seeds": 1},
-    "figure6": {"modes": ("left", "overall", "right"), "regions": REGIONS},
+    "figure6": {
+        "modes": ("overall", *(mode for pair in SIDED.values() for mode in pair)),
+        "regions": REGIONS,
+    },
 }
 FEW = (0, 1, 3, 5, 10)  # twentieths, whose predictions Figure 5 shows
 
@@ -91,7 +128,9 @@ FIGURE_4 = {
 
 
 def _expect_mode(name: str, value: str) -> None:
-    expect_one_of(name, value.partition(":")[0], tuple(MODES))
+    kind, _, which = value.partition(":")
+    if kind != "activity" or not which:
+        expect_one_of(name, kind, tuple(MODES))
 
 
 _MODES_HELP = f"Rank by: {', '.join(MODES)}"
@@ -101,7 +140,7 @@ _RANKINGS_HELP = (
 )
 _COUNTS_HELP = "How many channels to remove"
 _RANGES_HELP = "Also remove each twentieth of a ranking by itself"
-_RANDOM_HELP = "Number of random orders to compare with"
+_RANDOM_HELP = "Number of random orders, and of matched ones, to compare with"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +242,7 @@ class ClassificationConfig(Config):
     images: int | None = option("Number of images, drawn by seed 0", None, at_least=1)
     image_size: int | None = option("What the network sees (px)", None, at_least=1)
     resize_size: int | None = option("Shorter side before (px)", None, at_least=1)
-    modes: tuple[str, ...] = option(_MODES_HELP, ("overall",))
+    modes: tuple[str, ...] = option(_MODES_HELP, ("overall", *CONTROLS))
     rankings: tuple[str, ...] = option(_RANKINGS_HELP, ())
     rankings_digest: str = option("Of the files' content", "", hidden=True)
     random_seeds: int = option(_RANDOM_HELP, 5, at_least=0)

@@ -1,16 +1,35 @@
 """Figures 4, 6, S3 and S4: mIoU without the first channels, without a range, and what it costs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
-from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
+from gpe.experiments.removal.config import CONTROLS, GRID, MATCHED, PAPER_CHANNELS, RANDOM, SIDED
 from gpe.experiments.removal.modes import mode_of
-from gpe.experiments.removal.sides import SIDES, about_sides
-from gpe.experiments.removal.trials import Removal, Trial, top
-from gpe.report.blocks import Block, Heading, Key, Legend, Plot, Plots
+from gpe.experiments.removal.sides import SIDES, about_sides, pairs_of, specificity
+from gpe.experiments.removal.trials import Grid, Removal, Trial, Value, top
+from gpe.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Heading,
+    Key,
+    Legend,
+    Note,
+    Plot,
+    Plots,
+    Row,
+    Section,
+    Table,
+)
 from gpe.report.plots import BandLine, limits, panel
 
+# The cells of the grid, as a picture's parts are called.
+_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
+PLACES = {cell: f"{_ROWS[n // 3]} {_COLUMNS[n % 3]}" for n, cell in enumerate(GRID)}
 # Dashes of what is measured in either half, where colours stand for no ranking.
 HALVES = {"left": "", "right": "7 3"}
+# Neither in the paper nor random: drawn apart, beside the first ranking.
+_OTHERS = {*CONTROLS, *(mode for pair in SIDED.values() for mode in pair)} - {*SIDES}
 _SMALL, _LARGE = (2.6, 2.1), (4.6, 2.9)
 
 
@@ -23,13 +42,15 @@ def figures(trial: Trial) -> list[Block]:
         rows += _rows(trial, list(SIDES), "Figure 6", wide=True)
         if trial.counts:
             rows += _costs(trial)
-    return rows
+    if trial.counts and pairs_of(trial):
+        rows += _specificities(trial)
+    return rows + (_map(trial.grid) if trial.grid else [])
 
 
-def lines(trial: Trial, region: str, kind: str) -> list[BandLine]:
+def lines(trial: Trial, region: str, kind: str, names: Sequence[str]) -> list[BandLine]:
     """Of one panel, ``kind`` ``"top"`` or ``"range"``; random orders first, below the others."""
     found = []
-    for name in reversed(trial.lines):
+    for name in reversed(names):
         points: dict[float, tuple[float, float, float]] = {}
         if kind == "top":
             points |= {0: (trial.baseline[region],) * 3}
@@ -44,24 +65,35 @@ def lines(trial: Trial, region: str, kind: str) -> list[BandLine]:
 
 def _rows(trial: Trial, regions: list[str], name: str, *, wide: bool) -> list[Block]:
     rows: list[Block] = []
+    others = [line for line in trial.lines if line in _OTHERS]
+    papers = [line for line in trial.lines if line not in _OTHERS]
     if trial.counts:
         rows += [
             Heading(f"{name}: the first N channels removed", level=3),
-            legend(trial),
-            _panels(trial, regions, "top", wide=wide),
+            legend(trial, papers),
+            _panels(trial, regions, "top", papers, wide=wide),
         ]
+        beside = [*trial.rankings[:1], *others, *([RANDOM] if trial.draws else [])]
+        if set(others) & {*CONTROLS}:
+            rows += [
+                Heading(f"{name}, position against importance", level=3),
+                legend(trial, list(dict.fromkeys(beside))),
+                _panels(trial, regions, "top", list(dict.fromkeys(beside)), wide=wide),
+            ]
     if len(trial.ranges) > 1 and not (wide and trial.experiment == "ablate"):
         title = f"{name}: one range of the ranking removed at a time"
         rows += [
             Heading(title, level=3),
-            *([] if rows else [legend(trial)]),
-            _panels(trial, regions, "range", wide=wide),
+            *([] if rows else [legend(trial, papers)]),
+            _panels(trial, regions, "range", papers, wide=wide),
         ]
     return rows
 
 
-def _panels(trial: Trial, regions: list[str], kind: str, *, wide: bool) -> Plots:
-    drawn = {region: lines(trial, region, kind) for region in regions}
+def _panels(
+    trial: Trial, regions: list[str], kind: str, names: Sequence[str], *, wide: bool
+) -> Plots:
+    drawn = {region: lines(trial, region, kind, names) for region in regions}
     shown = _limits(trial, drawn, shared=kind == "top")
     label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
     plots = [
@@ -137,9 +169,66 @@ def _costs(trial: Trial) -> list[Block]:
     return [heading, Legend(keys), Plots(plots, "wide")]
 
 
-def legend(trial: Trial) -> Legend:
+def _specificities(trial: Trial) -> list[Block]:
+    """Points that a half loses more than the other, by every ranking of that half."""
+    drawn, names = {}, [name for pair in pairs_of(trial).values() for name in pair]
+    for place, side in enumerate(SIDES):
+        own = [pair[place] for pair in pairs_of(trial).values()]
+        drawn[side] = [
+            _specific(trial, name, side) for name in [*([RANDOM] if trial.draws else []), *own]
+        ]
+    shared = limits([line for found in drawn.values() for line in found], 0.0)
+    plots = [
+        Plot(
+            panel(found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE),
+            f"channels of the {side} half",
+            f"points lost on the {side} minus elsewhere",
+        )
+        for side, found in drawn.items()
+    ]
+    return [
+        Heading("Which channels hurt their own half more", level=3),
+        legend(trial, [*names, *([RANDOM] if trial.draws else [])]),
+        Plots(plots, "wide"),
+    ]
+
+
+def _specific(trial: Trial, line: str, side: str) -> BandLine:
+    points: dict[float, tuple[float, float, float]] = {0: (0.0,) * 3}
+    for count in trial.counts:
+        values = [specificity(trial, order, side, count) for order in trial.orders(line)]
+        points[count] = Value(fmean(values), min(values), max(values))
+    return _line(line, points, {})
+
+
+def _map(grid: Grid) -> list[Block]:
+    """Which region's channels hurt which region, as one picture."""
+    lost = {(own, region): grid.beyond(own, region) for own in GRID for region in GRID}
+    most = max((abs(value) for value in lost.values() if value is not None), default=0.0) or 1.0
+    rows = []
+    for own in GRID:
+        cells = [
+            None
+            if (value := lost[own, region]) is None
+            else Cell(f"{value:.1f}".replace("-", "−"), tint=max(value / most, 0.0))
+            for region in GRID
+        ]
+        rows.append(Row(PLACES[own], cells))
+    return [
+        Heading("Which region's channels hurt which region", level=3),
+        Table("", [Column(PLACES[region]) for region in GRID], [Section(rows)], style="map"),
+        Note(
+            f"Rows: the first {grid.count} channels active in a region of a 3×3 grid are removed. "
+            "Columns: points of mIoU that a region loses by it, beyond the mean of random draws "
+            f"({len(grid.draws)}).",
+            where="both",
+        ),
+    ]
+
+
+def legend(trial: Trial, names: Sequence[str]) -> Legend:
     """Of lines by ranking."""
-    keys = mode_keys(trial.lines, len(trial.draws))
+    keys = mode_keys(names, len(trial.draws))
     if has_paper(trial):
         share = f", at the same share of its {PAPER_CHANNELS} channels"
         text = "the paper's" + (share if trial.channels != PAPER_CHANNELS else "")
@@ -153,7 +242,7 @@ def mode_keys(names: Iterable[str], draws: int) -> list[Key]:
     for name in names:
         mode = mode_of(name)
         band = f", mean of {draws} draws, band from lowest to highest"
-        text = mode.label + (band if name == RANDOM and draws > 1 else "")
+        text = mode.label + (band if name in (RANDOM, MATCHED) and draws > 1 else "")
         keys.append(Key(text, mode.colour, dashes=mode.dashes))
     return [*keys, Key("nothing removed", "muted", dashes="1 3")]
 

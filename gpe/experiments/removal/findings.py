@@ -2,9 +2,17 @@
 
 from collections import defaultdict
 
-from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
+from gpe.experiments.removal.config import CONTROLS, IMPORTANCE, MATCHED, PAPER_CHANNELS, RANDOM
 from gpe.experiments.removal.modes import mode_of
-from gpe.experiments.removal.sides import SIDES, about_sides, half, half_against_half, leaning
+from gpe.experiments.removal.sides import (
+    SIDES,
+    about_sides,
+    half,
+    half_against_half,
+    leaning,
+    own_region,
+    pairs_of,
+)
 from gpe.experiments.removal.trials import Removal, Trial, Value, band, top
 from gpe.report.words import listing, signed, spans
 from gpe.statistics import rank_correlation
@@ -18,11 +26,14 @@ def findings(trial: Trial) -> list[str]:
     if not trial.regions:
         return ["No region has a labelled pixel, so there is no mIoU."]
     paragraphs = []
-    if about_sides(trial):
+    if pairs_of(trial):
         for number in list(trial.told)[-1:]:
-            paragraphs += [half(trial, side, number) for side in SIDES]
-            paragraphs.append(half_against_half(trial, number))
+            if about_sides(trial):
+                paragraphs += [half(trial, side, number) for side in SIDES]
+            paragraphs += half_against_half(trial, number)
         paragraphs += leaning(trial)
+    if trial.grid:
+        paragraphs.append(own_region(trial.grid))
     if trial.experiment != "figure6" or not paragraphs:
         paragraphs = [*_overall(trial), *paragraphs]
     return [*paragraphs, _caution(trial)]
@@ -54,6 +65,7 @@ def _overall(trial: Trial) -> list[str]:
     paragraphs = [_against_random(trial, name, number) for number in trial.told]
     if trial.told:
         number = max(trial.told)
+        paragraphs += _against_importance(trial, name, number)
         paragraphs += _by_region(trial, name, number) + _other_rankings(trial, name, number)
     paragraphs += _over_all_counts(trial)
     if len(trial.ranges) > 2:
@@ -115,6 +127,48 @@ def _of_the_paper(trial: Trial, name: str, number: int) -> str:
     return f"The paper, without {counted} of {PAPER_CHANNELS}: {value:.1f}{against}."
 
 
+def _against_importance(trial: Trial, name: str, number: int) -> list[str]:
+    """What position is worth: beside channels that do as much, wherever things are."""
+    region, removal = trial.regions[0], top(number)
+    value = trial.value(name, removal, region).mean
+    left = {
+        mode_of(one).label: trial.value(one, removal, region).mean
+        for one in trial.rankings
+        if one in (*IMPORTANCE, "relative") and one != name
+    }
+    found = []
+    if left:
+        parts = [f"{label} leaves {miou:.1f}" for label, miou in left.items()]
+        worse = [label for label, miou in left.items() if miou < value]
+        verdict = f"More harm than by {mode_of(name).label} is done by {listing(worse)}"
+        if not worse:
+            verdict = f"None does more harm than {mode_of(name).label}"
+        found.append(
+            f"Position against importance, without {number} channels: {mode_of(name).label} leaves "
+            f"{value:.1f}, {listing(parts)}. {verdict}."
+        )
+    if trial.matched and "overall" in trial.rankings:
+        value = trial.value("overall", removal, region).mean
+        matched = trial.value(MATCHED, removal, region)
+        points, draws = matched.mean - value, len(trial.matched)
+        shared = (
+            f"; {trial.shared[number]:.0f} of {number} the same" if number in trial.shared else ""
+        )
+        told = f"{abs(points):.1f} points {'more' if points > 0 else 'less'} than these"
+        place = (
+            "no draw costs as much"
+            if value < matched.low
+            else "every draw costs more"
+            if value > matched.high
+            else "within the draws, so not told apart from them"
+        )
+        found.append(
+            f"Random channels that deviate as those of Equation 2 do leave {matched.mean:.1f} "
+            f"({band(matched, draws)}{shared}): position costs {told}, {place}."
+        )
+    return found
+
+
 def _by_region(trial: Trial, name: str, number: int) -> list[str]:
     if len(trial.regions) < 2 or len(trial.draws) < 2:
         return []
@@ -130,7 +184,7 @@ def _by_region(trial: Trial, name: str, number: int) -> list[str]:
 
 
 def _other_rankings(trial: Trial, name: str, number: int) -> list[str]:
-    others = [one for one in trial.rankings if one not in (name, *SIDES)]
+    others = [one for one in trial.rankings if one not in (name, *SIDES, *CONTROLS)]
     if not others:
         return []
     region = trial.regions[0]
@@ -149,6 +203,8 @@ def _over_all_counts(trial: Trial) -> list[str]:
         return []
     region, parts = trial.regions[0], []
     for name in trial.rankings:
+        if name in CONTROLS and name != trial.rankings[0]:
+            continue
         places = [_place(trial, name, number, region) for number in counts]
         where = [
             f"{place} at {spans(counts, [found == place for found in places])}"

@@ -1,18 +1,21 @@
 """Rankings of channels by name, as the report calls and draws them."""
 
-from gpe.experiments.removal.config import MODES, RANDOM, Mode
+from gpe.experiments.removal.config import MATCHED, MODES, RANDOM, Mode
+
+_BANDS = (MATCHED, RANDOM)
 
 
 def mode_of(name: str) -> Mode:
     """Also of one that this version does not know."""
-    if is_random(name):
-        return MODES[RANDOM]._replace(label=name.capitalize())
+    if (band := band_of(name)) and name != band:
+        return MODES[band]._replace(label=name.capitalize())
     return MODES.get(name, Mode(name, "", f"“{name}”", "ink"))
 
 
-def is_random(name: str) -> bool:
-    """Whether it is a random order: ``random``, or one with its number, ``random/3``."""
-    return name.replace(":", "/").partition("/")[0] == RANDOM
+def band_of(name: str) -> str:
+    """What an order is one of many of: ``random``, or ``matched``, of ``matched/3``; or empty."""
+    kind = name.replace(":", "/").partition("/")[0]
+    return kind if kind in _BANDS else ""
 
 
 def in_order(names: set[str]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpe.experiments.removal.config import PAPER_CHANNELS
-from gpe.experiments.removal.modes import in_order, is_random, mode_of
+from gpe.experiments.removal.config import IMPORTANCE, PAPER_CHANNELS, SIDED
+from gpe.experiments.removal.modes import band_of, in_order, mode_of
 from gpe.experiments.removal.trials import each
 from gpe.records import load_arrays
 from gpe.report.blocks import (
@@ -32,9 +32,12 @@ from gpe.report.words import count, number, signed
 from gpe.statistics import rank_correlation
 
 _RECIPE = ("preset", "size", "batch_size", "precision", "seed")
-_SIGNED = ("left", "right")
+_SIGNED = tuple(mode for pair in SIDED.values() for mode in pair)
 # Of all pairs in the table, those that there is something to say of.
-_COMPARED = (("overall", "kernel_flip_mirror"), ("overall", "kernel_flip_pair"), _SIGNED)
+_COMPARED = (
+    *(("overall", mode) for mode in ("kernel_flip_mirror", "kernel_flip_pair", *IMPORTANCE)),
+    *SIDED.values(),
+)
 _SHOWN = 10  # channels in the table
 _DRAWN = 256  # ranks in a figure; more would not be told apart
 
@@ -79,8 +82,8 @@ class Trial:
 
     @property
     def scored(self) -> dict[str, Ranked]:
-        """Modes whose scores mean something; a random order has none."""
-        return {name: one for name, one in self.modes.items() if not is_random(name)}
+        """Modes whose scores mean something; those of a random order do not."""
+        return {name: one for name, one in self.modes.items() if not band_of(name)}
 
     @property
     def head(self) -> int:
@@ -106,7 +109,8 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
             "difference, in the units of the layer, says how far the channel tells left from "
             "right: its absolute value, averaged over images (Equation 2), or as it is, over "
             "images with people on one side alone (Equation 3). Kernel-Flip* and Kernel-Flip** "
-            "mirror the kernels of the network as well."
+            "mirror the kernels of the network as well. Magnitude, deviation and Taylor know "
+            "nothing of position: they say how much a channel does."
         )
     )
     for title, trial in trials:

@@ -13,9 +13,10 @@ from torch import Tensor
 from gpe.ablation import random_orders
 from gpe.errors import InputError
 from gpe.experiments.processes import from_first, is_first
-from gpe.experiments.removal.config import ClassificationConfig, RemovalConfig
+from gpe.experiments.removal.config import MATCHED, ClassificationConfig, RemovalConfig
 from gpe.experiments.runs import PARTIAL
 from gpe.ranking import ChannelRanking
+from gpe.ranking.derived import derive, needed
 from gpe.records import ARRAYS, atomic
 
 SHOWN = 20  # channels of a ranking that a record names
@@ -25,7 +26,39 @@ _LEAST = 32  # images in a part
 
 def draws_of(config: RemovalConfig | ClassificationConfig, channels: int) -> dict[str, Tensor]:
     """The random orders of a layer's channels to compare with."""
-    return random_orders(channels, range(config.seed, config.seed + config.random_seeds))
+    return random_orders(channels, _seeds(config))
+
+
+def wanted_of(
+    config: RemovalConfig | ClassificationConfig, found: Mapping[str, ChannelRanking]
+) -> tuple[dict[str, ChannelRanking], dict[str, Tensor]]:
+    """The rankings that a configuration asks for, and its matched orders, from those it needs."""
+    one = config.random_seeds == 0  # with nothing to compare, it is a ranking among the others
+    modes = [mode for mode in config.modes if one or mode != MATCHED]
+    matched = [] if modes == [*config.modes] else [f"{MATCHED}:{seed}" for seed in _seeds(config)]
+    orders = {
+        name.replace(":", "/"): ranking.order for name, ranking in derive(matched, found).items()
+    }
+    return derive(modes, found), orders
+
+
+def shared_of(
+    matched: Mapping[str, Tensor], order: Tensor, counts: Sequence[int]
+) -> dict[str, float]:
+    """By count, how many of the first channels of ``order`` matched orders share, on average."""
+    if not matched:
+        return {}
+    return {
+        str(count): sum(
+            len({*order[:count].tolist()} & {*other[:count].tolist()}) for other in matched.values()
+        )
+        / len(matched)
+        for count in counts
+    }
+
+
+def _seeds(config: RemovalConfig | ClassificationConfig) -> range:
+    return range(config.seed, config.seed + config.random_seeds)
 
 
 def read_rankings(config: RemovalConfig | ClassificationConfig) -> dict[str, ChannelRanking]:
@@ -36,7 +69,9 @@ def read_rankings(config: RemovalConfig | ClassificationConfig) -> dict[str, Cha
             random order or a file of the run has.
     """
     found: dict[str, ChannelRanking] = {}
-    taken = {_file_name(name): name for name in (*config.modes, *draws_of(config, 1))}
+    matched = [f"{MATCHED}/{seed}" for seed in _seeds(config)]
+    names = (*config.modes, *needed(config.modes), *draws_of(config, 1), *matched)
+    taken = {_file_name(name): name for name in names}
     for text in config.rankings:
         name, path = ("", text) if Path(text).exists() else text.rpartition("=")[::2]
         read = ChannelRanking.from_json if path.endswith(".json") else ChannelRanking.load

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from gpe.experiments.removal import classify_report, figure5_report, rank_report
-from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
+from gpe.experiments.removal.config import MATCHED, PAPER_CHANNELS, RANDOM
 from gpe.experiments.removal.figures import figures
 from gpe.experiments.removal.findings import findings
 from gpe.experiments.removal.modes import mode_of
@@ -70,7 +70,8 @@ def _of_one(title: str, trial: Trial) -> list[Block]:
     if not trial.regions:
         return found
     draws = len(trial.draws)
-    of_draws = f" Random: mean of {draws} draws, below it the lowest and the highest."
+    names = "Random and matched" if trial.matched else "Random"
+    of_draws = f" {names}: mean of {draws} draws, below it the lowest and the highest."
     return [
         *found,
         *figures(trial),
@@ -119,7 +120,8 @@ def _untouched(trial: Trial) -> Row:
 
 def _row(trial: Trial, line: str, removed: int, counted: int) -> Row:
     mode = mode_of(line)
-    note = count(len(trial.draws), "draw") if line == RANDOM else mode.note
+    bands = {RANDOM: trial.draws, MATCHED: trial.matched}
+    note = count(len(bands[line]), "draw") if line in bands else mode.note
     cells = [
         _cell(
             trial.value(line, top(removed), region),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpe.ablation import ablated, ablation_sweep
+from gpe.ablation import AblationResult, ablated, ablation_sweep
 from gpe.data import SegmentationSet
 from gpe.data.citypersons import Side, images_on_side, labels_on_side
 from gpe.data.pixels import SegmentationBatch
@@ -22,7 +22,9 @@ from gpe.experiments.processes import is_first, share
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal import classify
 from gpe.experiments.removal.config import (
+    GRID,
     PAPER_CHANNELS,
+    PAPER_COUNTS,
     ClassificationConfig,
     RemovalConfig,
     expect_counts,
@@ -38,7 +40,9 @@ from gpe.experiments.removal.rankings import (
     merged,
     read_rankings,
     save_rankings,
+    shared_of,
     shown,
+    wanted_of,
 )
 from gpe.experiments.runs import PARTIAL, record, run_all
 from gpe.experiments.segmentation import run as segmentation
@@ -48,6 +52,8 @@ from gpe.experiments.trained import Trained
 from gpe.models.deeplab import low_resolution_logits
 from gpe.models.inside import layout_of
 from gpe.ranking import ChannelRanking, rank_channels
+from gpe.ranking.derived import needed
+from gpe.ranking.modes import ACTIVITY
 from gpe.records import Record, save_arrays
 
 SAMPLES = 3  # images of Figure 5
@@ -129,7 +135,7 @@ class _Target:
         self.config, self.model, self.images = config, model, images
         self.directory = directory
         self.subsets: dict[Side, list[str]] = {
-            side: self._side(side) for side in get_args(Side) if side in config.modes
+            side: self._side(side) for side in get_args(Side) if side in needed(config.modes)
         }
 
     def done(self, given: Mapping[str, ChannelRanking]) -> Record:
@@ -137,10 +143,22 @@ class _Target:
         width = self._channels()
         expect_counts(self.config.counts, width)
         expect_channels(given, width)
-        rankings = {**self._rankings(), **given}
+        ranked = self._rankings()
+        wanted, matched = wanted_of(self.config, ranked)
+        rankings = {**wanted, **given}
         config = self.config.removals(width)
-        jobs = {"rank": lambda *_: _Found(), "figure5": self._predicted}
-        found = jobs.get(config.job, self._removed)(config, rankings)
+        if config.job == "rank":
+            found = _Found()
+        elif config.job == "figure5":
+            found = self._predicted(config, rankings)
+        else:
+            found = self._removed(config, {**rankings, **draws_of(config, width), **matched})
+        if matched:
+            found.result["shared"] = shared_of(
+                matched, ranked["overall"].order, config.counts or ()
+            )
+        if config.job == "figure6":
+            found.result["grid"] = self._grid(config, ranked, width)
         if is_first():
             save_rankings(rankings, self.directory)
             save_arrays(self.directory, arrays_of(rankings) | found.arrays)
@@ -162,9 +180,12 @@ class _Target:
             return layout_of(self.model, self.config.layer, one).channels
 
     def _rankings(self) -> dict[str, ChannelRanking]:
-        """All that are asked for, in one pass over the images."""
+        """All that are asked for or needed for these, in one pass over the images."""
         config = self.config
-        if not config.modes:
+        wanted = [*needed(config.modes)]
+        if config.job == "figure6":
+            wanted += [f"{ACTIVITY}{cell}" for cell in GRID]
+        if not wanted:
             return {}
 
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], None]:
@@ -172,7 +193,7 @@ class _Target:
             subsets: dict[str, list[str]] = {
                 side: [i for i in all if i in ids] for side, all in self.subsets.items()
             }
-            modes = [mode for mode in config.modes if subsets.get(mode, ["all"])]
+            modes = [mode for mode in wanted if subsets.get(mode, ["all"])]
             if not modes:
                 return {}, None
             with self._autocast():
@@ -186,35 +207,59 @@ class _Target:
 
         count = len(self.images)
         parts = in_parts(self.directory, count, config.batch_size or 1, part)
-        found = merged([rankings for rankings, _ in parts])
-        return {mode: found[mode] for mode in config.modes}
+        return merged([rankings for rankings, _ in parts])
 
-    def _removed(self, config: RemovalConfig, rankings: Mapping[str, ChannelRanking]) -> _Found:
-        """What each region scores without the first channels of each ranking, or a range."""
-        width = next(iter(rankings.values())).scores.numel()
-        with self._autocast():
-            swept = ablation_sweep(
-                self.model,
-                self._batches(range(len(self.images))),
-                {**rankings, **draws_of(config, width)},
-                layer=config.layer,
-                counts=config.counts or (),
-                ranges=ranges_of(width) if config.ranges else (),
-                regions=config.regions,
-                num_classes=len(self.images.classes),
-                engine=config.engine,
-                checkpoint=self.directory / f"{PARTIAL}-sweep.safetensors",
-            )
-        rows = [dict(row) for row in swept.rows]
+    def _removed(
+        self, config: RemovalConfig, orders: Mapping[str, ChannelRanking | Tensor]
+    ) -> _Found:
+        """What each region scores without the first channels of each order, or a range."""
+        width = self._channels()
+        swept = self._swept(
+            orders,
+            "sweep",
+            counts=config.counts or (),
+            ranges=ranges_of(width) if config.ranges else (),
+            regions=config.regions,
+        )
+        rows = _rows(swept)
         confusion = torch.stack([row.pop("confusion") for row in rows])
-        for row in rows:
-            row["miou"] = None if isnan(row["miou"]) else 100 * float(row["miou"])
         whole = [row for row in rows if row["start"] == row["stop"] == 0]
         baseline = {row["region"]: row["miou"] for row in whole}
         engine = {} if swept.engine is None else asdict(swept.engine)
         engine["engine"] = engine.pop("name", "unknown")
         result = {"rows": rows, "baseline": baseline, **engine}
         return _Found(result, {"confusion": confusion})
+
+    def _grid(
+        self, config: RemovalConfig, ranked: Mapping[str, ChannelRanking], width: int
+    ) -> dict[str, Any]:
+        """What each region of a grid scores without the channels that are active in each."""
+        count = round(PAPER_COUNTS[-1] / PAPER_CHANNELS * width)
+        orders: dict[str, ChannelRanking | Tensor] = {
+            cell: ranked[f"{ACTIVITY}{cell}"] for cell in GRID
+        }
+        swept = self._swept(
+            orders | draws_of(config, width), "grid", counts=(0, count), regions=GRID
+        )
+        names = ("ranking", "stop", "region", "miou")
+        rows = [{name: row[name] for name in names} for row in _rows(swept)]
+        return {"count": count, "rows": rows}
+
+    def _swept(
+        self, orders: Mapping[str, ChannelRanking | Tensor], kept: str, **removed: Any
+    ) -> AblationResult:
+        """The ablation of all images, continued where an interrupted run kept it."""
+        with self._autocast():
+            return ablation_sweep(
+                self.model,
+                self._batches(range(len(self.images))),
+                orders,
+                layer=self.config.layer,
+                num_classes=len(self.images.classes),
+                engine=self.config.engine,
+                checkpoint=self.directory / f"{PARTIAL}-{kept}.safetensors",
+                **removed,
+            )
 
     @torch.no_grad()
     def _predicted(self, config: RemovalConfig, rankings: Mapping[str, ChannelRanking]) -> _Found:
@@ -276,3 +321,11 @@ class _Target:
     def _autocast(self) -> torch.autocast:
         device = torch.device(self.config.device).type
         return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+def _rows(swept: AblationResult) -> list[dict[str, Any]]:
+    """In percent; None where a region has no label."""
+    return [
+        row | {"miou": None if isnan(row["miou"]) else 100 * float(row["miou"])}
+        for row in swept.rows
+    ]

@@ -1,8 +1,11 @@
 """Figures 6, S3 and S4 in plain sentences: whether one side of the image can be hurt alone."""
 
-from gpe.experiments.removal.config import RANDOM
+from collections.abc import Mapping
+from statistics import fmean
+
+from gpe.experiments.removal.config import GRID, RANDOM, SIDED
 from gpe.experiments.removal.modes import mode_of
-from gpe.experiments.removal.trials import Trial, band, top
+from gpe.experiments.removal.trials import Grid, Trial, band, top
 from gpe.report.words import listing, spans
 
 SIDES = ("left", "right")
@@ -11,6 +14,18 @@ SIDES = ("left", "right")
 def about_sides(trial: Trial) -> bool:
     """Whether it can show what Figure 6 shows: both sides ranked, and both measured."""
     return {*SIDES} <= {*trial.rankings} and {*SIDES} <= {*trial.regions}
+
+
+def pairs_of(trial: Trial) -> dict[str, tuple[str, str]]:
+    """The rankings of left and right that can be held against each other, by what they go by."""
+    if not {*SIDES} <= {*trial.regions}:
+        return {}
+    return {name: pair for name, pair in SIDED.items() if {*pair} <= {*trial.rankings}}
+
+
+def specificity(trial: Trial, order: str, side: str, number: int) -> float:
+    """Points that a half loses more than the other without the first channels of an order."""
+    return _lean(trial, order, number) * (1 if side == "left" else -1)
 
 
 def half(trial: Trial, side: str, number: int) -> str:
@@ -49,20 +64,22 @@ def _apart(trial: Trial, side: str, other: str, number: int, difference: float) 
     return f"{text}; random draws lie no more than {apart:.1f} apart{against}."
 
 
-def half_against_half(trial: Trial, number: int) -> str:
+def half_against_half(trial: Trial, number: int) -> list[str]:
     """Figures S3 and S4: points lost on either half, and whether one loses more than by chance."""
-    parts = []
-    for side in SIDES:
-        lost = [trial.baseline[s] - trial.value(side, top(number), s).mean for s in SIDES]
-        parts.append(
-            f"{side}-specific ones cost the left half {_points(lost[0])} and the right half "
-            f"{_points(lost[1])} ({_told(_lean(trial, side, number))})"
-        )
-    text = f"Half against half, {number} channels removed: {'; '.join(parts)}."
-    if len(trial.draws) < 2:
-        return text
-    leans = [_lean(trial, draw, number) for draw in trial.draws]
-    return f"{text} In random draws it is from {_told(min(leans))} to {_told(max(leans))}."
+    found = []
+    for name, pair in pairs_of(trial).items():
+        parts = []
+        for mode in pair:
+            lost = [trial.baseline[s] - trial.value(mode, top(number), s).mean for s in SIDES]
+            parts.append(
+                f"{mode_of(mode).kind} ones cost the left half {_points(lost[0])} and the right "
+                f"half {_points(lost[1])} ({_told(_lean(trial, mode, number))})"
+            )
+        found.append(f"Half against half by {name}, {number} channels removed: {'; '.join(parts)}.")
+    if found and len(trial.draws) > 1:
+        leans = [_lean(trial, draw, number) for draw in trial.draws]
+        found[0] += f" In random draws it is from {_told(min(leans))} to {_told(max(leans))}."
+    return found
 
 
 def leaning(trial: Trial) -> list[str]:
@@ -71,15 +88,45 @@ def leaning(trial: Trial) -> list[str]:
     if len(counts) < 3 or len(trial.draws) < 2:
         return []
     parts = []
-    for side, sign in zip(SIDES, (1, -1), strict=True):
-        beyond = [
-            sign * _lean(trial, side, number)
-            > max(sign * _lean(trial, draw, number) for draw in trial.draws)
-            for number in counts
-        ]
-        where = f"at {spans(counts, beyond)}" if any(beyond) else "at none"
-        parts.append(f"{side}-specific ones lean to the {side} more than every draw {where}")
+    for pair in pairs_of(trial).values():
+        for side, mode in zip(SIDES, pair, strict=True):
+            beyond = [
+                specificity(trial, mode, side, number)
+                > max(specificity(trial, draw, side, number) for draw in trial.draws)
+                for number in counts
+            ]
+            where = f"at {spans(counts, beyond)}" if any(beyond) else "at none"
+            kind = mode_of(mode).kind
+            parts.append(f"{kind} ones lean to the {side} more than every draw {where}")
     return [f"Over all {len(counts)} counts, from {counts[0]} to {counts[-1]}: {'; '.join(parts)}."]
+
+
+def own_region(grid: Grid) -> str:
+    """Whether the channels that are active in a region of the grid hurt that region most."""
+    own = [points for region in GRID for points in _inside(grid.lost[region], region)]
+    chance = [p for d in grid.draws for region in GRID for p in _inside(grid.lost[d], region)]
+    if not own:
+        return "No region of the grid has labels to be hurt."
+    first = 0
+    for region in GRID:
+        beyond = {other: grid.beyond(other, region) for other in GRID}
+        costs = {other: points for other, points in beyond.items() if points is not None}
+        first += bool(costs) and max(costs, key=lambda other: costs[other]) == region
+    text = (
+        f"Of a 3×3 grid, {grid.count} channels removed: those active in a region cost it "
+        f"{fmean(own):.1f} points more than they cost the others on average"
+    )
+    if chance:
+        text += f" (random draws: {min(chance):.1f} to {max(chance):.1f})"
+    text += f"; {first} of {len(own)} regions are hurt most by their own channels."
+    return text.replace("-", "−")
+
+
+def _inside(lost: Mapping[str, float | None], region: str) -> list[float]:
+    """Points that a region loses more than the others on average; none without labels."""
+    others = [points for r, points in lost.items() if r != region and points is not None]
+    points = lost[region]
+    return [points - fmean(others)] if points is not None and others else []
 
 
 def _lean(trial: Trial, order: str, number: int) -> float:

@@ -7,8 +7,15 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
-from gpe.experiments.removal.config import PAPER_CHANNELS, PAPER_COUNTS, RANDOM, REGIONS
-from gpe.experiments.removal.modes import in_order, is_random
+from gpe.experiments.removal.config import (
+    GRID,
+    MATCHED,
+    PAPER_CHANNELS,
+    PAPER_COUNTS,
+    RANDOM,
+    REGIONS,
+)
+from gpe.experiments.removal.modes import band_of, in_order
 from gpe.report.grouping import told_apart
 from gpe.report.runs import Run
 
@@ -36,6 +43,29 @@ class Value(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Grid:
+    """What each region of a grid loses without the channels that are active in each.
+
+    Attributes:
+        count: of channels removed.
+        lost: points of mIoU by the region whose channels are removed, or a draw, and by region;
+            None where a region has no labels.
+        draws: the random orders.
+    """
+
+    count: int
+    lost: dict[str, dict[str, float | None]]
+    draws: list[str]
+
+    def beyond(self, order: str, region: str) -> float | None:
+        """Points lost beyond the mean of the draws."""
+        values = [self.lost[draw][region] for draw in self.draws]
+        value = self.lost[order][region]
+        known = [each for each in values if each is not None]
+        return None if value is None else value - (fmean(known) if known else 0.0)
+
+
+@dataclass(frozen=True)
 class Trial:
     """What one network loses without some of its channels.
 
@@ -47,8 +77,11 @@ class Trial:
         empty: regions without a labelled pixel, which have no mIoU.
         rankings: in the order of the paper's figures, random orders not among them.
         draws: names of the random orders.
+        matched: names of the random orders that deviate as Equation 2's does.
+        shared: by count, how many of its first channels these share with Equation 2, on average.
         counts: how many of the first channels were removed, rising.
         ranges: what else was removed, from the first channels to the last.
+        grid: regions of a grid against each other; None where that was not asked for.
         miou: by ranking or draw and by what was removed; in percent by region.
         ranked_on: how many images each ranking is of.
         paper: the paper's mIoU, by ranking, removal and region; of its own channels.
@@ -63,8 +96,11 @@ class Trial:
     empty: list[str]
     rankings: list[str]
     draws: list[str]
+    matched: list[str]
+    shared: dict[int, float]
     counts: list[int]
     ranges: list[Removal]
+    grid: Grid | None
     miou: dict[tuple[str, Removal], dict[str, float]]
     ranked_on: dict[str, int]
     paper: dict[tuple[str, Removal, str], float]
@@ -75,18 +111,16 @@ class Trial:
 
     @property
     def lines(self) -> list[str]:
-        """What a figure or table shows: every ranking, and all random orders as one."""
-        return [*self.rankings, *([RANDOM] if self.draws else [])]
+        """What a figure or table shows: every ranking, and orders of a kind as one."""
+        return [*self.rankings, *bands_of(self)]
 
-    def each_draw(self, removal: Removal, region: str) -> list[float]:
-        """The mIoU with each random order."""
-        return [self.miou[draw, removal][region] for draw in self.draws]
+    def orders(self, line: str) -> list[str]:
+        """Those that one of ``lines`` stands for."""
+        return bands_of(self).get(line, [line])
 
     def value(self, line: str, removal: Removal, region: str) -> Value:
         """Of one of ``lines``."""
-        if line != RANDOM:
-            return Value(*[self.miou[line, removal][region]] * 3)
-        values = self.each_draw(removal, region)
+        values = [self.miou[order, removal][region] for order in self.orders(line)]
         return Value(fmean(values), min(values), max(values))
 
     @property
@@ -98,6 +132,13 @@ class Trial:
     def told(self) -> dict[int, int]:
         """The counts to tell of, as near to the paper's shares as was measured; the paper's."""
         return told(self.partial_counts, self.channels)
+
+
+def bands_of(trial: Any) -> dict[str, list[str]]:
+    """The orders of a trial that are drawn and told of as one, by what they are called."""
+    return {
+        name: orders for name, orders in ((MATCHED, trial.matched), (RANDOM, trial.draws)) if orders
+    }
 
 
 def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, Found]]:
@@ -149,7 +190,7 @@ def read(run: Run) -> Trial:
         for removal in removals:
             if miou[name, removal].keys() != baseline.keys():
                 raise ValueError(f"{name}, {removal}: regions are not those of the baseline")
-    draws = sorted(filter(is_random, names))
+    bands = {kind: sorted(n for n in names if band_of(n) == kind) for kind in (MATCHED, RANDOM)}
     return Trial(
         experiment=run.record.experiment,
         config=config,
@@ -158,10 +199,13 @@ def read(run: Run) -> Trial:
         engine=_engine(result),
         baseline=baseline,
         empty=[region for region in REGIONS if region in empty],
-        rankings=in_order(names - set(draws)),
-        draws=draws,
+        rankings=in_order(names - {name for band in bands.values() for name in band}),
+        draws=bands[RANDOM],
+        matched=bands[MATCHED],
+        shared={int(count): float(n) for count, n in result.get("shared", {}).items()},
         counts=sorted(removal.stop for removal in removals if removal.kind == "top"),
         ranges=sorted(removal for removal in removals if removal.kind == "range"),
+        grid=_grid(result["grid"]) if "grid" in result else None,
         miou=miou,
         ranked_on={str(name): int(one["images"]) for name, one in result["rankings"].items()},
         paper=_paper(run.record.paper),
@@ -201,6 +245,20 @@ def _baseline(given: dict[str, Any] | None, miou: dict[tuple[str, Removal], Scor
         if removal == top(0):
             return regions
     raise ValueError("expected a baseline, or rows with nothing removed")
+
+
+def _grid(result: dict[str, Any]) -> Grid:
+    count, miou = int(result["count"]), {}
+    for row in result["rows"]:
+        value = None if row["miou"] is None else percentage(row["miou"])
+        miou[str(row["ranking"]), int(row["stop"]), str(row["region"])] = value
+    orders = list(dict.fromkeys(name for name, *_ in miou))
+    lost: dict[str, dict[str, float | None]] = {order: {} for order in orders}
+    for order in orders:
+        for region in GRID:
+            before, after = miou[order, 0, region], miou[order, count, region]
+            lost[order][region] = None if before is None or after is None else before - after
+    return Grid(count, lost, sorted(order for order in orders if band_of(order) == RANDOM))
 
 
 def _engine(result: dict[str, Any]) -> str:
