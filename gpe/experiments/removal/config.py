@@ -89,11 +89,7 @@ CONTROLS = ("relative", *IMPORTANCE, MATCHED)
 # A classifier's images do not say which side they are of.
 CLASSIFIER_MODES = ("overall", "kernel_flip_mirror", "kernel_flip_pair", *CONTROLS)
 # Rankings of a side, each with that of the other.
-SIDED = {
-    "Equation 3": ("left", "right"),
-    "Equation 3, one side minus the other": ("left_right", "right_left"),
-    "activity": ("activity:left", "activity:right"),
-}
+SIDED = (("left", "right"), ("left_right", "right_left"), ("activity:left", "activity:right"))
 GRID = tuple(f"3x3:{cell}" for cell in range(9))  # regions of Figure 6's map
 
 # What each command ranks by, and whether it also removes a range of channels at a time.
@@ -107,7 +103,7 @@ JOBS: Mapping[str, Mapping[str, Any]] = {
     },
     "figure5": {"modes": ("overall",), "random_seeds": 1},
     "figure6": {
-        "modes": ("overall", *(mode for pair in SIDED.values() for mode in pair)),
+        "modes": ("overall", *(mode for pair in SIDED for mode in pair)),
         "regions": REGIONS,
     },
 }

@@ -29,7 +29,7 @@ PLACES = {cell: f"{_ROWS[n // 3]} {_COLUMNS[n % 3]}" for n, cell in enumerate(GR
 # Dashes of what is measured in either half, where colours stand for no ranking.
 HALVES = {"left": "", "right": "7 3"}
 # Neither in the paper nor random: drawn apart, beside the first ranking.
-_OTHERS = {*CONTROLS, *(mode for pair in SIDED.values() for mode in pair)} - {*SIDES}
+_OTHERS = {*CONTROLS, *(mode for pair in SIDED for mode in pair)} - {*SIDES}
 _SMALL, _LARGE = (2.6, 2.1), (4.6, 2.9)
 
 
@@ -47,10 +47,12 @@ def figures(trial: Trial) -> list[Block]:
     return rows + (_map(trial.grid) if trial.grid else [])
 
 
-def lines(trial: Trial, region: str, kind: str, names: Sequence[str]) -> list[BandLine]:
+def lines(
+    trial: Trial, region: str, kind: str, names: Sequence[str] | None = None
+) -> list[BandLine]:
     """Of one panel, ``kind`` ``"top"`` or ``"range"``; random orders first, below the others."""
     found = []
-    for name in reversed(names):
+    for name in reversed(trial.lines if names is None else names):
         points: dict[float, tuple[float, float, float]] = {}
         if kind == "top":
             points |= {0: (trial.baseline[region],) * 3}
@@ -171,9 +173,9 @@ def _costs(trial: Trial) -> list[Block]:
 
 def _specificities(trial: Trial) -> list[Block]:
     """Points that a half loses more than the other, by every ranking of that half."""
-    drawn, names = {}, [name for pair in pairs_of(trial).values() for name in pair]
+    drawn, names = {}, [name for pair in pairs_of(trial) for name in pair]
     for place, side in enumerate(SIDES):
-        own = [pair[place] for pair in pairs_of(trial).values()]
+        own = [pair[place] for pair in pairs_of(trial)]
         drawn[side] = [
             _specific(trial, name, side) for name in [*([RANDOM] if trial.draws else []), *own]
         ]

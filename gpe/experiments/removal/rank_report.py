@@ -32,11 +32,11 @@ from gpe.report.words import count, number, signed
 from gpe.statistics import rank_correlation
 
 _RECIPE = ("preset", "size", "batch_size", "precision", "seed")
-_SIGNED = tuple(mode for pair in SIDED.values() for mode in pair)
+_SIGNED = tuple(mode for pair in SIDED for mode in pair)
 # Of all pairs in the table, those that there is something to say of.
 _COMPARED = (
     *(("overall", mode) for mode in ("kernel_flip_mirror", "kernel_flip_pair", *IMPORTANCE)),
-    *SIDED.values(),
+    *SIDED,
 )
 _SHOWN = 10  # channels in the table
 _DRAWN = 256  # ranks in a figure; more would not be told apart

@@ -16,11 +16,11 @@ def about_sides(trial: Trial) -> bool:
     return {*SIDES} <= {*trial.rankings} and {*SIDES} <= {*trial.regions}
 
 
-def pairs_of(trial: Trial) -> dict[str, tuple[str, str]]:
-    """The rankings of left and right that can be held against each other, by what they go by."""
+def pairs_of(trial: Trial) -> list[tuple[str, str]]:
+    """The rankings of left and right that can be held against each other."""
     if not {*SIDES} <= {*trial.regions}:
-        return {}
-    return {name: pair for name, pair in SIDED.items() if {*pair} <= {*trial.rankings}}
+        return []
+    return [pair for pair in SIDED if {*pair} <= {*trial.rankings}]
 
 
 def specificity(trial: Trial, order: str, side: str, number: int) -> float:
@@ -67,7 +67,7 @@ def _apart(trial: Trial, side: str, other: str, number: int, difference: float) 
 def half_against_half(trial: Trial, number: int) -> list[str]:
     """Figures S3 and S4: points lost on either half, and whether one loses more than by chance."""
     found = []
-    for name, pair in pairs_of(trial).items():
+    for pair in pairs_of(trial):
         parts = []
         for mode in pair:
             lost = [trial.baseline[s] - trial.value(mode, top(number), s).mean for s in SIDES]
@@ -75,7 +75,7 @@ def half_against_half(trial: Trial, number: int) -> list[str]:
                 f"{mode_of(mode).kind} ones cost the left half {_points(lost[0])} and the right "
                 f"half {_points(lost[1])} ({_told(_lean(trial, mode, number))})"
             )
-        found.append(f"Half against half by {name}, {number} channels removed: {'; '.join(parts)}.")
+        found.append(f"Half against half, {number} channels removed: {'; '.join(parts)}.")
     if found and len(trial.draws) > 1:
         leans = [_lean(trial, draw, number) for draw in trial.draws]
         found[0] += f" In random draws it is from {_told(min(leans))} to {_told(max(leans))}."
@@ -88,7 +88,7 @@ def leaning(trial: Trial) -> list[str]:
     if len(counts) < 3 or len(trial.draws) < 2:
         return []
     parts = []
-    for pair in pairs_of(trial).values():
+    for pair in pairs_of(trial):
         for side, mode in zip(SIDES, pair, strict=True):
             beyond = [
                 specificity(trial, mode, side, number)

@@ -56,10 +56,13 @@ def seen(opened, images):
 def test_a_row_is_what_the_network_scores_without_the_channels(removed, network, images):
     record, arrays = Record.load(removed), load_arrays(removed)
     opened = open_trained(str(network))
-    orders = {"overall": arrays["order.overall"], **random_orders(WIDTH, 2)}
+    names = ("overall", "relative", "magnitude", "deviation", "taylor")
+    orders = {name: arrays[f"order.{name}"] for name in names} | random_orders(WIDTH, 2)
     rows = record.result["rows"]
-    assert [row["ranking"] for row in rows[:: len(rows) // 3]] == [*orders]
+    assert {row["ranking"] for row in rows} == {*orders, "matched/0", "matched/1"}
     for row, right in zip(rows, arrays["right"], strict=True):
+        if row["ranking"] not in orders:
+            continue
         channels = orders[row["ranking"]][row["start"] : row["stop"]]
         with torch.no_grad(), gpe.ablated(opened.model, "backbone", channels):
             expected = opened.model(seen(opened, images)).argmax(1) == images.labels
@@ -91,10 +94,12 @@ def test_the_excess_is_the_difference_to_random_orders(removed):
         for row in record.result["rows"]
         if row["removal"] == "top"
     }
-    excess = record.result["excess"]
-    assert [row["stop"] for row in excess] == [n for n in record.config["counts"] if n]
-    for row in excess:
-        random = sum(accuracy[f"random/{draw}", row["stop"]] for draw in (0, 1)) / 2
+    excess = [row for row in record.result["excess"] if row["ranking"] == "overall"]
+    counts = [n for n in record.config["counts"] if n]
+    beyond = record.result["beyond_matched"]
+    assert [row["stop"] for row in excess] == [row["stop"] for row in beyond] == counts
+    for row, kind in [(row, "random") for row in excess] + [(row, "matched") for row in beyond]:
+        random = sum(accuracy[f"{kind}/{draw}", row["stop"]] for draw in (0, 1)) / 2
         assert row["points"] == pytest.approx(random - accuracy["overall", row["stop"]], abs=1e-4)
         assert row["low"] <= row["points"] <= row["high"]
 
@@ -183,3 +188,15 @@ def test_images_of_other_classes_are_scored_by_what_the_whole_network_answers(
     assert record.result["reference"] == "answers"
     whole = [row for row in record.result["rows"] if row["start"] == row["stop"] == 0]
     assert whole and all(row["accuracy"] == 100 for row in whole)
+
+
+def test_taylor_is_the_latent_times_the_gradient_of_its_loss(removed, network, images):
+    """Of the cross-entropy of the linear layer: the weights of the label minus those expected."""
+    opened, arrays = open_trained(str(network)), load_arrays(removed)
+    with torch.no_grad():
+        latents = opened.model.backbone(seen(opened, images)).mean((2, 3))
+        weights = opened.model.head.weight
+        answered = opened.model.head(latents).softmax(1)
+    slope = answered @ weights - weights[images.labels]
+    expected = (latents * slope).abs().mean(0).double()
+    torch.testing.assert_close(arrays["scores.taylor"], expected, rtol=1e-3, atol=1e-6)

@@ -202,9 +202,9 @@ def test_panels_stand_where_the_figures_of_the_paper_have_them(tmp_path):
         ablation_run(tmp_path / experiment, experiment, miou=miou, **sides)
         rows = the_plots(tmp_path / experiment)
         found[experiment] = [(row.size, len(row.plots)) for row in rows]
-    assert found["figure4"] == [("small", 4)] * 2 + [("wide", 2)] * 3
-    assert found["ablate"] == [("small", 4)] * 2 + [("wide", 2)] * 2
-    assert found["figure6"] == [("wide", 2)] * 3
+    assert found["figure4"] == [("small", 4)] * 2 + [("wide", 2)] * 4
+    assert found["ablate"] == [("small", 4)] * 2 + [("wide", 2)] * 3
+    assert found["figure6"] == [("wide", 2)] * 4
     ablation_run(tmp_path / "figure4", miou=miou)
     (row,) = the_plots(tmp_path / "figure4")
     assert [plot.title for plot in row.plots] == [

@@ -61,7 +61,10 @@ def figure(job, network, out, **places):
 
 
 def expect_same(one, other):
-    assert outside_run(one) == outside_run(other)
+    records = [outside_run(each) for each in (one, other)]
+    for record in records:  # of the first image that either saw
+        assert record["result"].pop("measured", 0) < 1e-5
+    assert records[0] == records[1]
     a, b = load_arrays(one), load_arrays(other)
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert sorted(file.name for file in one.iterdir()) == sorted(f.name for f in other.iterdir())

@@ -99,6 +99,7 @@ class TestFigure4:
         ]
         assert len(set(rows)) == len(rows)
         rankings = {"overall", "kernel_flip_mirror", "kernel_flip_pair", "random/0", "random/1"}
+        rankings |= {"relative", "magnitude", "deviation", "taylor", "matched/0", "matched/1"}
         assert {row[0] for row in rows} == rankings
         assert {row[4] for row in rows} == {"full", "left", "centre", "right"}
         step = step_of(width)
@@ -160,7 +161,9 @@ def test_figure6_ranks_each_side_by_its_images(figure6, images):
     sides = {side: labels_on_side(images, side) for side in ("left", "right")}
     assert record.result["subsets"] == {side: len(ids) for side, ids in sides.items()}
     assert {row["removal"] for row in record.result["rows"]} == {"top"}
-    assert set(record.result["rankings"]) == {"left", "overall", "right"}
+    modes = {"left", "overall", "right", "left_right", "right_left"}
+    modes |= {"activity:left", "activity:right"}
+    assert set(record.result["rankings"]) == modes
 
 
 def test_ablate_takes_rankings_from_files(network, tmp_path):
