@@ -32,6 +32,8 @@ def ablation_run(
     baseline=60.0,
     rankings=("overall",),
     draws=3,
+    matched=0,
+    grid=None,
     regions=REGIONS,
     channels=128,
     counts=(0, 6, 32, 128),
@@ -42,12 +44,14 @@ def ablation_run(
     """What `gpe ablate` leaves behind.
 
     ``miou(ranking, removal, start, stop, region)`` invents a percentage; a random order is
-    called ``random/0`` and so on. ``paper`` is a list of rows.
+    called ``random/0`` and so on, one that deviates as Equation 2's does ``matched/0``. ``paper``
+    is a list of rows, ``grid`` a function of a ranking, a count and a region.
     """
     removals = [("top", 0, count) for count in counts]
     if step:
         removals += [("range", *ends) for ends in pairwise(range(0, channels + 1, step))]
     names = [*rankings, *(f"random/{draw}" for draw in range(draws))]
+    names += [f"matched/{draw}" for draw in range(matched)]
     given = baseline if isinstance(baseline, dict) else dict.fromkeys(regions, baseline)
     rows = [
         {
@@ -62,6 +66,18 @@ def ablation_run(
         for kind, start, stop in removals
         for region in regions
     ]
+    more = {"shared": {str(count): count / 2 for count in counts}} if matched else {}
+    if grid:
+        of_grid = [f"3x3:{cell}" for cell in range(9)]
+        more["grid"] = {
+            "count": 31,
+            "rows": [
+                {"ranking": name, "stop": stop, "region": region, "miou": grid(name, stop, region)}
+                for name in (*of_grid, *(f"random/{draw}" for draw in range(draws)))
+                for stop in (0, 31)
+                for region in of_grid
+            ],
+        }
     options = {"modes": list(rankings), "counts": list(counts), "range_step": step}
     options |= {"regions": list(regions), "random_seeds": draws}
     Record(
@@ -78,6 +94,7 @@ def ablation_run(
             "tolerance": 1e-5,
             "rankings": {name: {"images": 38, "top": list(range(20))} for name in rankings},
             "subsets": {"left": 12, "right": 9},
+            **more,
         },
         chance=100 / 3,
         paper=paper and {"source": "Figure 4", "rows": paper},
@@ -90,7 +107,8 @@ def fixed(**values):
     """What is left by ranking, ``_`` for the draws: a number, one for each draw or by region."""
 
     def miou(name, kind, start, stop, region):
-        kept = values["_"] if name.startswith("random") else values[name]
+        kind = name.partition("/")[0]
+        kept = values["_" if kind == "random" else kind]
         if isinstance(kept, dict):
             kept = kept[region]
         return kept[int(name.partition("/")[2])] if isinstance(kept, tuple) else kept
@@ -178,26 +196,40 @@ def _ranked(arrays, name, images):
 
 
 def classify_run(
-    directory, network="net", *, lost=10.0, draws=3, half=2.0, counts=(0, 6, 32), step=32, **config
+    directory,
+    network="net",
+    *,
+    lost=10.0,
+    draws=3,
+    matched=None,
+    half=2.0,
+    counts=(0, 6, 32),
+    step=32,
+    **config,
 ):
     """What `gpe ablate --task classify` leaves behind.
 
     Of 80 %, random orders leave 70, and one percent less or more by the draw; the ranking leaves
-    ``lost`` less than that, within ``half`` of which lies the interval over images.
+    ``lost`` less than that, within ``half`` of which lies the interval over images; and
+    ``matched`` less than two orders that deviate alike, where it is given.
     """
     removals = [("top", 0, count) for count in counts]
     removals += [("range", *ends) for ends in pairwise(range(0, 129, step))]
+
+    alike = [] if matched is None else ["matched/0", "matched/1"]
 
     def accuracy(name, kind, stop):
         if stop == 0:
             return 80.0
         random = 70.0 + int(name[-1]) - 1 if name.startswith("random") else 70.0 - lost
+        if name.startswith("matched"):
+            random += matched
         return random + (kind == "range")
 
     rows = [
         {"ranking": name, "removal": kind, "start": start, "stop": stop}
         | {"accuracy": accuracy(name, kind, stop), "low": 0.0, "high": 100.0}
-        for name in ("overall", *(f"random/{draw}" for draw in range(draws)))
+        for name in ("overall", *(f"random/{draw}" for draw in range(draws)), *alike)
         for kind, start, stop in removals
     ]
     ends = {"points": lost, "low": lost - half, "high": lost + half}
@@ -214,6 +246,12 @@ def classify_run(
             "rankings": {"overall": {"images": 500, "top": list(range(20))}},
             "rows": rows,
             "excess": excess,
+            "beyond_matched": [
+                {"stop": stop, "points": matched, "low": matched - half, "high": matched + half}
+                for stop in counts
+                if stop and alike
+            ],
+            "shared": {str(stop): stop / 4 for stop in counts},
         },
         chance=100 / 3,
         paper=None,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gpe.experiments.augshift.config import METHODS
 from gpe.experiments.removal.classify_trials import Excess, Trial, groups
-from gpe.experiments.removal.config import PAPER_CHANNELS, RANDOM
+from gpe.experiments.removal.config import MATCHED, PAPER_CHANNELS, RANDOM
 from gpe.experiments.removal.figures import mode_keys
 from gpe.experiments.removal.modes import mode_of
 from gpe.experiments.removal.trials import Removal, band, top
@@ -224,6 +224,26 @@ def _of_one(trial: Trial) -> list[str]:
             else:
                 text += ". No random orders were tried, so this says nothing of the ranking."
             found.append(text)
+    return [*found, *_beyond_matched(trial)]
+
+
+def _beyond_matched(trial: Trial) -> list[str]:
+    """What position costs beside channels that deviate alike."""
+    found = []
+    for removed in list(trial.told.values())[-1:]:
+        if removed not in trial.beyond_matched:
+            continue
+        points, low, high = trial.beyond_matched[removed]
+        matched = trial.value(MATCHED, top(removed))
+        same = trial.shared.get(removed)
+        shared = "" if same is None else f"; {same:.0f} of {removed} the same"
+        told = "not told apart from them" if low <= 0 <= high else "told apart from them"
+        found.append(
+            f"{trial.label}: {removed} random channels that deviate as those of Equation 2 do "
+            f"leave {matched.mean:.1f} ({band(matched, len(trial.matched))}{shared}). Position "
+            f"costs {signed(points)} points beyond them: {told} (95 % interval over images "
+            f"{signed(low)} to {signed(high)})."
+        )
     return found
 
 

@@ -140,9 +140,9 @@ def _against_importance(trial: Trial, name: str, number: int) -> list[str]:
     if left:
         parts = [f"{label} leaves {miou:.1f}" for label, miou in left.items()]
         worse = [label for label, miou in left.items() if miou < value]
-        verdict = f"More harm than by {mode_of(name).label} is done by {listing(worse)}"
-        if not worse:
-            verdict = f"None does more harm than {mode_of(name).label}"
+        verdict = f"None does more harm than {mode_of(name).label}"
+        if worse:
+            verdict = f"More harm than by {mode_of(name).label} is done by {listing(worse)}"
         found.append(
             f"Position against importance, without {number} channels: {mode_of(name).label} leaves "
             f"{value:.1f}, {listing(parts)}. {verdict}."

@@ -105,3 +105,15 @@ def test_a_broken_record_is_named(tmp_path, change):
     (directory / RECORD).write_text(json.dumps(record))
     with pytest.raises(InputError, match="is not an ablate-classify record"):
         report(tmp_path)
+
+
+def test_position_is_held_against_channels_that_deviate_alike(tmp_path):
+    for matched, told in ((6.0, "told apart from them"), (1.0, "not told apart from them")):
+        classify_run(tmp_path / told, "plain", matched=matched)
+        text = " ".join(printed(print_findings, [tmp_path / told]).split())
+        assert (
+            "plain: 32 random channels that deviate as those of Equation 2 do leave "
+            f"{60 + matched:.1f} ({60 + matched:.1f} to {60 + matched:.1f}, 2 draws; 8 of 32 the "
+            f"same). Position costs +{matched:.1f} points beyond them: {told} (95 % interval over "
+            f"images {'+' if matched > 2 else '−'}{abs(matched - 2):.1f} to +{matched + 2:.1f})."
+        ) in text
