@@ -9,7 +9,7 @@ Precision = Literal["fp32", "bf16"]
 Backbone = Literal["resnet18", "resnet50"]
 Stem = Literal["grid", "cifar", "imagenet"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-Permutation = Literal["random", "fixed"]
+Permutation = Literal["random", "fixed", "sorted", "mean"]
 Readout = Literal["gapnet", "permutenet", "fixed"]
 
 # Image sets (gpe.data).

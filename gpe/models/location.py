@@ -11,7 +11,7 @@ from gpe.models.backbone import as_backbone, feature_map
 from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 from gpe.models.resnet import PaddingMode, resnet18
 
-Permutation = Literal["random", "fixed"]
+Permutation = Literal["random", "fixed", "sorted", "mean"]
 
 
 class GAPNet(nn.Module):
@@ -68,14 +68,17 @@ class PermuteNet(nn.Module):
     A random permutation takes from the linear layer which number came from which channel.
     All that is left is what is the same in every order, such as the sum of the numbers, so
     that one scalar has to carry the whole answer. A fixed permutation takes nothing: the
-    linear layer learns it like any other order. It is the control that the paper lacks.
+    linear layer learns it like any other order. Two more controls put a number on that: sorted by
+    value, the numbers are all there, but none tells which channel it is of; and their mean is one
+    number. Before the linear layer these two are normalised over the batch.
 
     Args:
         backbone: as in :class:`GAPNet`.
         num_classes: number of logits.
         channels: as in :class:`GAPNet`.
         permutation: ``"random"``, drawn anew in every forward pass, in evaluation too, and
-            shared by the batch; or ``"fixed"``, drawn once, here, and kept as a buffer.
+            shared by the batch; ``"fixed"``, drawn once, here, and kept as a buffer; ``"sorted"``,
+            by the values of each image; or ``"mean"``, one number in place of all.
         generator: on the CPU; permutations are drawn from it. None: a new one with seed 0,
             whatever the seed of ``torch.manual_seed``. Its state is part of
             ``state_dict()``, so that a resumed training draws what an uninterrupted one
@@ -115,12 +118,20 @@ class PermuteNet(nn.Module):
             raise InputError(f"generator: expected one on the CPU, got {generator.device}")
         self.backbone, self.channels = as_backbone(backbone, channels)
         self.generator = generator
+        self.order = permutation
         self.register_buffer("permutation", self._draw() if permutation == "fixed" else None)
-        self.classifier = nn.Linear(self.channels, num_classes)
+        numbers = 1 if permutation == "mean" else self.channels
+        plain = permutation in ("random", "fixed")
+        self.norm = nn.Identity() if plain else nn.BatchNorm1d(numbers)
+        self.classifier = nn.Linear(numbers, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``[N,3,H,W]`` to logits ``[N,num_classes]``."""
         pooled = feature_map(self.backbone, images, self.channels).mean((2, 3))
+        if self.order == "sorted":
+            return self.classifier(self.norm(pooled.sort(1).values))
+        if self.order == "mean":
+            return self.classifier(self.norm(pooled.mean(1, keepdim=True)))
         order = self._draw() if self.permutation is None else self.permutation
         return self.classifier(pooled[:, order.to(pooled.device, non_blocking=True)])
 

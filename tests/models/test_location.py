@@ -126,6 +126,22 @@ class TestPermuteNet:
         other.load_state_dict(net.state_dict())
         assert torch.equal(other(IMAGES), net(IMAGES))
 
+    def test_sorted_channels_are_a_set_and_their_mean_is_one_number(self):
+        """Another order of the channels changes nothing; other channels of the same mean do."""
+        for order, numbers in (("sorted", 16), ("mean", 1)):
+            net = PermuteNet(tiny(), 5, permutation=order).eval()
+            assert net.classifier.in_features == numbers
+            maps = net.backbone(IMAGES)
+            pooled = maps.mean((2, 3))
+            seen = pooled.sort(1).values if order == "sorted" else pooled.mean(1, keepdim=True)
+            torch.testing.assert_close(net(IMAGES), net.classifier(net.norm(seen)))
+            shuffled = maps[:, torch.randperm(16, generator=seeded(1))]
+            spread = maps + torch.linspace(-1, 1, 16)[:, None, None]
+            for changed, same in ((shuffled, True), (spread, order == "mean")):
+                net.backbone.forward = lambda images, changed=changed: changed
+                close = torch.allclose(net(IMAGES), net.classifier(net.norm(seen)), atol=1e-5)
+                assert close is same
+
     def test_resumes_bit_for_bit(self, tmp_path: Path):
         net = PermuteNet(tiny(), 5, generator=seeded(7)).eval()
         net(IMAGES)
@@ -230,7 +246,7 @@ class TestBackbones:
         (lambda: GAPNet(tiny(), 9, padding_mode="same"), "padding_mode: .* got 'same'"),
         (
             lambda: PermuteNet(tiny(), 9, permutation="none"),
-            "permutation: expected one of random, fixed, got 'none'",
+            "permutation: expected one of random, fixed, sorted, mean, got 'none'",
         ),
     ],
 )

@@ -40,8 +40,22 @@ TABLE_1_GRIDS = (3, 5, 7)
 
 # What the report calls them, in the order of Table 1. "fixed" is PermuteNet with one permutation.
 TASKS = {"location": "Location: where is it?", "object": "Object: what is it?"}
-NETWORKS = {"gapnet": "GAPNet", "permutenet": "PermuteNet", "fixed": "PermuteNet, fixed shuffle"}
-COLOURS = {"gapnet": "blue", "permutenet": "red", "fixed": "grey"}
+# The controls are PermuteNet with one permutation, with sorted channels, or with their mean alone.
+CONTROLS = ("fixed", "sorted", "mean")
+NETWORKS = {
+    "gapnet": "GAPNet",
+    "permutenet": "PermuteNet",
+    "fixed": "PermuteNet, fixed shuffle",
+    "sorted": "PermuteNet, sorted",
+    "mean": "PermuteNet, mean",
+}
+COLOURS = {
+    "gapnet": "blue",
+    "permutenet": "red",
+    "fixed": "grey",
+    "sorted": "teal",
+    "mean": "amber",
+}
 DASHES = {"zeros": "", "reflect": "7 3", "replicate": "2.5 2.5", "circular": "8 3 2 3"}
 
 STRIDE = 16  # pixels of the canvas to one place of the last feature map
@@ -51,7 +65,10 @@ STRIDE = 16  # pixels of the canvas to one place of the last feature map
 class LocationConfig(TrainingConfig):
     """Every option of one run."""
 
-    SWEPT = ("seed", "task", "padding_mode", "network", "permutation", "grid_size")
+    SWEPT = (
+        *("seed", "task", "padding_mode", "network", "permutation", "grid_size"),
+        *("width", "train_images"),
+    )
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Two CPU cores finish it in a minute.
         "quick": {
@@ -92,7 +109,7 @@ class LocationConfig(TrainingConfig):
         "Padding of convolutions: zeros, reflect, replicate or circular", "zeros", flag="--padding"
     )
     permutation: Permutation | None = option(
-        "PermuteNet's: random, drawn for each batch; or fixed, a control",
+        "PermuteNet's: random, drawn for each batch; or a control: fixed, sorted (by value), mean",
         None,
         unset="random",
     )
@@ -158,7 +175,8 @@ class LocationConfig(TrainingConfig):
 
     @property
     def title(self) -> tuple[str, ...]:
-        network = self.network + ("-fixed" if self.permutation == "fixed" else "")
+        control = self.permutation if self.permutation in CONTROLS else None
+        network = "-".join(filter(None, (self.network, control)))
         grid = f"{self.grid_size}x{self.grid_size}"
         data = Path(self.data).name
         return (self.task, network, grid, self.padding_mode, data, self.preset)
@@ -167,7 +185,7 @@ class LocationConfig(TrainingConfig):
     def paper(self) -> dict[str, Any] | None:
         """The paper's value for this cell of Table 1."""
         row = TABLE_1.get((self.task, self.padding_mode, self.network))
-        if row is None or self.grid_size not in TABLE_1_GRIDS or self.permutation == "fixed":
+        if row is None or self.grid_size not in TABLE_1_GRIDS or self.permutation in CONTROLS:
             return None
         value = float(row[TABLE_1_GRIDS.index(self.grid_size)])
         return {"source": "Table 1", "value": value, "protocol": "best epoch"}
@@ -179,8 +197,8 @@ COMMANDS = (
         LocationConfig,
         run="run",
         help="Train and test networks that say where an image patch lies (Table 1).\n\n"
-        "--network, --task, --grid, --padding, --permutation and --seed take several values, "
-        f"separated by commas: every combination is run.\n\n{TORCHRUN_HELP}",
+        "--network, --task, --grid, --padding, --permutation, --width, --train-images and --seed "
+        f"take several values, separated by commas: every combination is run.\n\n{TORCHRUN_HELP}",
         places=("root", "download", "sync_batch_norm", "out", "resume", "force"),
     ),
 )

@@ -1,10 +1,11 @@
 """What location runs show: findings, Table 1 beside the paper's, pictures, curves."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from gpe.experiments.location.config import COLOURS, DASHES, NETWORKS, TASKS
+from gpe.experiments.location.config import COLOURS, CONTROLS, DASHES, NETWORKS, TASKS
 from gpe.experiments.location.pictures import answers
 from gpe.experiments.location.trials import Trial, by, read
 from gpe.report.blocks import (
@@ -24,15 +25,18 @@ from gpe.report.blocks import (
     Table,
 )
 from gpe.report.grouping import recipe
-from gpe.report.plots import Line, curves
+from gpe.report.plots import BandLine, Line, curves, limits, panel
 from gpe.report.runs import Run
 from gpe.report.words import listing
 
 _RECIPE = ("width", "epochs", "train_images", "test_images", "batch_size", "learning_rate")
+_SIZES = ("blue", "red", "orange", "teal", "purple")
 _SUBJECTS = {
     "gapnet": "GAPNet",
     "permutenet": "PermuteNet, which shuffles its channels before it decides,",
     "fixed": "PermuteNet with the same shuffle every time (a control)",
+    "sorted": "PermuteNet with its channels sorted by value (a control)",
+    "mean": "PermuteNet with the mean of its channels alone (a control)",
 }
 
 
@@ -79,7 +83,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
         found.append(Heading("What the networks answered"))
         for title, shown in pictures.items():
             found += [Heading(title, level=3), *shown] if several and shown else shown
-    return found + _curves(groups, several)
+    return found + _curves(groups, several) + _by_size(trials)
 
 
 def findings(trials: Sequence[Trial]) -> list[str]:
@@ -101,8 +105,28 @@ def findings(trials: Sequence[Trial]) -> list[str]:
                 sentences.append(f"{where} {subject} {right} {shares} of the test images.")
             else:
                 sentences.append(f"{subject} does so for {shares}.")
+        sentences += _without_order(chosen, grids)
         guesses = _percents([same[0].chance for same in by(chosen, "grid").values()])
         found.append(" ".join([*sentences, f"Guessing would do so for {guesses}."]))
+    return found
+
+
+def _without_order(trials: Sequence[Trial], grids: Sequence[int]) -> list[str]:
+    """What the shuffle takes away: numbers, or what a linear layer can read of them."""
+    found = []
+    for grid in grids:
+        shares = {
+            network: _mean([t for t in trials if t.network == network], grid)
+            for network in ("sorted", "permutenet", "mean")
+        }
+        (of_set, shuffled, one) = shares.values()
+        if of_set is None or shuffled is None:
+            continue
+        alone = "" if one is None else f", and one number {one:.1f}"
+        found.append(
+            f"On {grid}×{grid} cells the set of numbers without any order tells "
+            f"{of_set:.1f}\u00a0%, of which a linear layer reads {shuffled:.1f} when they are shuffled{alone}."
+        )
     return found
 
 
@@ -168,7 +192,7 @@ def _table(trials: Sequence[Trial], *, titles: bool, title: str = "") -> Table:
 
 def _row(trials: Sequence[Trial], columns: Sequence[tuple[Any, ...]]) -> Row:
     first, cells = trials[0], by(trials, "task", "grid")
-    control = ("control, not in the paper",) if first.network == "fixed" else ()
+    control = ("control, not in the paper",) if first.network in CONTROLS else ()
     return Row(
         NETWORKS.get(first.network, first.network),
         [_cell(cells[column]) if column in cells else None for column in columns],
@@ -213,6 +237,33 @@ def _curves(groups: dict[tuple[Any, ...], list[Trial]], several: bool) -> list[B
             ]
             found.append(Plots(plots))
     return found
+
+
+def _by_size(trials: Sequence[Trial]) -> list[Block]:
+    """What PermuteNet reads by its width and its training images, where several were tried."""
+    asked = [t for t in trials if t.network == "permutenet" and t.task == "location"]
+    sizes = defaultdict(list)
+    for trial in asked:
+        images = trial.config.get("train_images")
+        sizes[trial.grid, images or "all", trial.config["width"]].append(trial)
+    grids = {grid for grid, *_ in sizes if len([s for s in sizes if s[0] == grid]) > 2}
+    plots, keys = [], {}
+    for grid in sorted(grids):
+        lines = []
+        for place, count in enumerate(sorted({n for g, n, _ in sizes if g == grid}, key=str)):
+            points = {}
+            for width in sorted(w for g, n, w in sizes if (g, n) == (grid, count)):
+                best = [t.accuracy[t.best] for t in sizes[grid, count, width]]
+                points[float(width)] = (fmean(best), min(best), max(best))
+            colour = _SIZES[place % len(_SIZES)]
+            lines.append(BandLine(points, {}, colour, ""))
+            keys[f"{count} training images"] = Key(f"{count} training images", colour)
+        chance = next(t.chance for t in asked if t.grid == grid)
+        shown = limits(lines, chance)
+        drawn = panel(lines, label="width", limits=shown, level=chance, size=(4.6, 2.9))
+        plots.append(Plot(drawn, f"PermuteNet, {grid}×{grid}", "test accuracy, %"))
+    heading = Heading("How much PermuteNet reads, by its size")
+    return [heading, Legend([*keys.values()]), Plots(plots, "wide")] if plots else []
 
 
 def _curve(trials: Sequence[Trial], metric: str) -> str:

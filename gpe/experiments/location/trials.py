@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpe.experiments.location.config import DASHES, NETWORKS, TASKS
+from gpe.experiments.location.config import CONTROLS, DASHES, NETWORKS, TASKS
 from gpe.report.grouping import grouped, with_variants
 from gpe.report.runs import Run
 
@@ -58,7 +58,9 @@ def read(runs: Sequence[Run]) -> list[Trial]:
 
 def _read(run: Run) -> Trial:
     record, config = run.record, run.record.config
-    fixed = config["network"] == "permutenet" and config["permutation"] == "fixed"
+    network = str(config["network"])
+    if network == "permutenet" and config["permutation"] in CONTROLS:
+        network = str(config["permutation"])
     trial = Trial(
         directory=run.directory,
         config=config,
@@ -67,7 +69,7 @@ def _read(run: Run) -> Trial:
         task=str(config["task"]),
         grid=int(config["grid_size"]),
         padding=str(config["padding_mode"]),
-        network="fixed" if fixed else str(config["network"]),
+        network=network,
         accuracy={int(epoch["epoch"]): float(epoch["test_accuracy"]) for epoch in record.epochs},
         loss={int(epoch["epoch"]): float(epoch["test_loss"]) for epoch in record.epochs},
         best=int(record.result["best"]["epoch"]),

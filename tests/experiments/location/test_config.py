@@ -103,11 +103,11 @@ def test_a_run_has_the_paper_s_value_exactly_where_the_paper_has_one():
         ("location", "object"),
         ("zeros", "reflect", "replicate", "circular"),
         (2, 3, 4, 5, 7, 9),
-        (("gapnet", None), ("permutenet", "random"), ("permutenet", "fixed")),
+        (("gapnet", None), *(("permutenet", p) for p in ("random", "fixed", "sorted", "mean"))),
     ):
         values = (task, padding, grid, network, permutation)
         chosen = config(**dict(zip(options, values, strict=True)))
-        there = padding != "circular" and grid in (3, 5, 7) and permutation != "fixed"
+        there = padding != "circular" and grid in (3, 5, 7) and permutation in (None, "random")
         assert (chosen.paper is not None) == there
     paper = config(task="object", network="permutenet", padding_mode="reflect", grid_size=7).paper
     assert paper == {"source": "Table 1", "value": 65.7, "protocol": "best epoch"}
@@ -120,7 +120,10 @@ def test_a_run_has_the_paper_s_value_exactly_where_the_paper_has_one():
         ({"task": "where"}, "task: expected one of location, object, got 'where'"),
         ({"network": "resnet"}, "network: expected one of gapnet, permutenet, got 'resnet'"),
         ({"padding_mode": "same"}, "padding_mode: expected one of zeros, .*, got 'same'"),
-        ({"permutation": "none"}, "permutation: expected one of random, fixed, got 'none'"),
+        (
+            {"permutation": "none"},
+            "permutation: expected one of random, fixed, sorted, mean, got 'none'",
+        ),
         ({"schedule": "cosine"}, "schedule: expected one of constant, one-cycle, got 'cosine'"),
         ({"precision": "fp8"}, "precision: expected one of fp32, bf16, got 'fp8'"),
         ({"grid_size": 0}, "grid_size: expected at least 1, got 0"),
