@@ -7,6 +7,10 @@ as many as each name says, and scaled to all. That of (c) leaves out its one run
 
 Ours is the whole call, divided by its images: with tracing the network and with holding the engine
 to the plain way, both of which a sweep does once, whatever the number of images.
+
+Another race is of the rankings alone: the paper's three, from four forward passes, beside these and
+the controls, magnitude, deviation, relative and matched, from the same passes, and beside Taylor,
+whose passes lead to the loss and back to the layer.
 """
 
 from collections.abc import Iterator
@@ -34,6 +38,7 @@ def races(device: str) -> Iterator[Race]:
     """On the CPU 256×512 pixels in float32, on a GPU 1024×2048 in bfloat16."""
     size, dtype = ((1024, 2048), torch.bfloat16) if device == "cuda" else ((256, 512), None)
     yield _race(device, size, dtype or torch.float32)
+    yield _rankings(device, size, dtype or torch.float32)
 
 
 def _race(device: str, size: tuple[int, int], dtype: torch.dtype) -> Race:
@@ -105,6 +110,42 @@ def _race(device: str, size: tuple[int, int], dtype: torch.dtype) -> Race:
         times,
         copy_bandwidth(device),
         {name: peak_memory(step, device) for name, step in one_image.items()},
+    )
+
+
+def _rankings(device: str, size: tuple[int, int], dtype: torch.dtype) -> Race:
+    torch.manual_seed(0)
+    net = _network(size).to(device, dtype)
+    batch = (
+        torch.randn(1, 3, *size, device=device, dtype=dtype),
+        torch.randint(CLASSES, (1, *size), device=device),
+    )
+    paper = ("overall", "kernel_flip_mirror", "kernel_flip_pair")
+    controls = (*paper, "magnitude", "deviation", "relative", "matched")
+
+    def ranked(modes: tuple[str, ...]) -> dict[str, gpe.ChannelRanking]:
+        batches = [batch] * IMAGES
+        return gpe.rank_channels(net, batches, layer="backbone.layer4", modes=modes)
+
+    for mode, ranking in ranked(paper).items():
+        assert torch.equal(ranking.order, ranked(controls)[mode].order), mode
+    contestants = {
+        OURS: paper,
+        "with controls": controls,
+        "with Taylor too": (*controls, "taylor"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, modes in contestants.items():
+            times[name].append(milliseconds(lambda modes=modes: ranked(modes), device) / IMAGES)
+    parameters = sum(parameter.nbytes for parameter in net.parameters())
+    return Race(
+        f"Figure 4's rankings, {device}, DeepLabv3-ResNet-50, an image of "
+        f"{'×'.join(map(str, size))}, {dtype}",
+        4 * parameters + batch[0].nbytes,
+        times,
+        copy_bandwidth(device),
+        {},
     )
 
 

@@ -125,7 +125,8 @@ def _without_order(trials: Sequence[Trial], grids: Sequence[int]) -> list[str]:
         alone = "" if one is None else f", and one number {one:.1f}"
         found.append(
             f"On {grid}×{grid} cells the set of numbers without any order tells "
-            f"{of_set:.1f}\u00a0%, of which a linear layer reads {shuffled:.1f} when they are shuffled{alone}."
+            f"{of_set:.1f}\u00a0%, of which a linear layer reads {shuffled:.1f} when they are "
+            f"shuffled{alone}."
         )
     return found
 
