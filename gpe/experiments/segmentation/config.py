@@ -69,7 +69,8 @@ class SegmentationConfig(TrainingConfig):
             "learning_rate": 0.1,
             "weight_decay": 5e-4,
         },
-        # Real images at their size. Not mirrored: left and right differ there, and are to.
+        # Real images at their size. Not mirrored: left and right differ there, and are to. A step is
+        # 1.75 core-seconds on an AMD EPYC: two cores do the 2,070 in some 35 minutes.
         "camvid": _COMMON
         | {
             "data": "camvid",
@@ -78,7 +79,7 @@ class SegmentationConfig(TrainingConfig):
             "output_stride": 16,
             "crop": (288, 480),
             "scales": (0.75, 1.5),
-            "epochs": 50,
+            "epochs": 45,
             "batch_size": 8,
             "test_batch_size": 8,
             "learning_rate": 0.05,
