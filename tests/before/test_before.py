@@ -150,7 +150,7 @@ def test_rankings_are_those_in_the_arrays_beside_them(folder):
 
 @pytest.mark.parametrize("experiment", AGAIN)
 def test_commands_give_the_numbers_of_before(experiment, gpe, tmp_path):
-    """On the networks of before, which are not trained again."""
+    """On the networks of before, which are not trained again; rankings since then add rows."""
     table = HERE / "printed" / f"made-{experiment}.table.txt"
     for command in AGAIN[experiment]:
         gpe(command, "--out", tmp_path)
@@ -158,11 +158,15 @@ def test_commands_give_the_numbers_of_before(experiment, gpe, tmp_path):
         (trained,) = (run for run in runs_of(table)[0] if (run / "checkpoint.pt").exists())
         shutil.copytree(trained, tmp_path / trained.name)
     now, then = rows(printed(find([tmp_path]))), rows(table.read_text(encoding="utf-8"))
-    assert list(map(len, now)) == list(map(len, then))
     # Training readouts amplifies the last bit, which differs between processors and releases.
-    if experiment != "decode":
-        for row, before in zip(now, then, strict=True):
-            assert row == pytest.approx(before, rel=0.01, abs=0.1)
+    if experiment == "decode":
+        assert list(map(len, now)) == list(map(len, then))
+        return
+    rest = iter(now)
+    for before in then:
+        assert any(row == pytest.approx(before, rel=0.01, abs=0.1) for row in rest), before
+    if experiment not in ("ablate", "figure4", "figure6", "ablate-classify"):
+        assert len(now) == len(then)
 
 
 def test_an_interrupted_training_goes_on(gpe, tmp_path):

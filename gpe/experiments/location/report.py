@@ -246,7 +246,7 @@ def _by_size(trials: Sequence[Trial]) -> list[Block]:
     sizes = defaultdict(list)
     for trial in asked:
         images = trial.config.get("train_images")
-        sizes[trial.grid, images or "all", trial.config["width"]].append(trial)
+        sizes[trial.grid, images or "all", trial.config.get("width", 0)].append(trial)
     grids = {grid for grid, *_ in sizes if len([s for s in sizes if s[0] == grid]) > 2}
     plots, keys = [], {}
     for grid in sorted(grids):

@@ -69,8 +69,8 @@ class SegmentationConfig(TrainingConfig):
             "learning_rate": 0.1,
             "weight_decay": 5e-4,
         },
-        # Real images at their size. Not mirrored: left and right differ there, and are to. A step is
-        # 1.75 core-seconds on an AMD EPYC: two cores do the 2,070 in some 35 minutes.
+        # Real images at their size. Not mirrored: left and right differ there, and are to. A step
+        # is 1.75 core-seconds on an AMD EPYC: two cores do the 2,070 in some 35 minutes.
         "camvid": _COMMON
         | {
             "data": "camvid",
