@@ -70,7 +70,7 @@ class SegmentationConfig(TrainingConfig):
             "weight_decay": 5e-4,
         },
         # Real images at their size. Not mirrored: left and right differ there, and are to. A step
-        # is 1.75 core-seconds on an AMD EPYC: two cores do the 2,070 in some 35 minutes.
+        # is 1.75 core-seconds on an Intel Xeon: two cores do the 2,070 in some 35 minutes.
         "camvid": _COMMON
         | {
             "data": "camvid",
