@@ -23,6 +23,7 @@ from gpe.experiments.removal.rankings import (
     expect_about,
     expect_channels,
     in_parts,
+    kept_of,
     merged,
     read_rankings,
     save_rankings,
@@ -149,14 +150,17 @@ def _seen(
                     layer=split.layer,
                     modes=config.modes,
                     start=indices[0],
+                    keep=kept_of(len(images)),
                 )
             else:
                 list(views())
             return rankings, torch.cat(latents)
 
-        parts = list(in_parts(directory, len(images), config.batch_size, part))
-    latents = torch.cat([latents for _, latents in parts if latents is not None])
-    return split, latents.to(config.device), merged([rankings for rankings, _ in parts])
+        latents, ranked = [], dict[str, ChannelRanking]()
+        for rankings, some_latents in in_parts(directory, len(images), config.batch_size, part):
+            ranked = merged([ranked, rankings])
+            latents += [] if some_latents is None else [some_latents]
+    return split, torch.cat(latents).to(config.device), ranked
 
 
 def reference(

@@ -11,6 +11,7 @@ from gpe.experiments.options import (
     Command,
     Config,
     batch_size_option,
+    channel_dim_option,
     device_option,
     option,
     precision_option,
@@ -118,6 +119,7 @@ class RemovalConfig(PixelConfig):
         unset="quick, or the one for --data",
     )
     layer: str = option("Layer whose channels are ranked and removed", "backbone.layer4")
+    channel_dim: int | None = channel_dim_option()
     modes: tuple[str, ...] = option(_MODES_HELP, (), check=_expect_mode)
     rankings: tuple[str, ...] = option(_RANKINGS_HELP, ())
     rankings_digest: str = option("Of the files' content", "", hidden=True)
@@ -265,9 +267,9 @@ class AblateConfig(RemovalConfig):
         if task == "segment":
             _expect_none(of_classifier, task)
             return RemovalConfig.several(**given)
-        only_segment = ("regions", "engine", "layer", "split", "size", "output_stride", "boxes")
+        only_segment = ("regions", "engine", "layer", "channel_dim", "split", "size", "person")
         unset = {"engine": "auto", "layer": "backbone.layer4", "regions": REGIONS}
-        refused = {name: given.pop(name) for name in (*only_segment, "person")}
+        refused = {name: given.pop(name) for name in (*only_segment, "output_stride", "boxes")}
         _expect_none(
             {name: value for name, value in refused.items() if unset.get(name) != value}, task
         )
@@ -321,7 +323,10 @@ def _expect_none(given: Mapping[str, Any], task: str) -> None:
 
 _IMAGES = ("data", "images", "batch_size", "device", "precision")
 _PLACES = ("workers", "root", "out", "resume", "force")
-_RANKED = ("checkpoint", "modes", "layer", "split", "size", "output_stride", "boxes", "person")
+_RANKED = (
+    *("checkpoint", "modes", "layer", "channel_dim", "split", "size", "output_stride"),
+    *("boxes", "person"),
+)
 _FIGURE = ("checkpoint", "preset", *_IMAGES)
 
 COMMANDS = (

@@ -35,6 +35,7 @@ from gpe.experiments.removal.rankings import (
     expect_about,
     expect_channels,
     in_parts,
+    kept_of,
     merged,
     read_rankings,
     save_rankings,
@@ -128,6 +129,7 @@ class _Target:
     ):
         self.config, self.model, self.images = config, model, images
         self.directory = directory
+        self.at: dict[str, Any] = {"layer": config.layer, "channel_dim": config.channel_dim}
         self.subsets: dict[Side, list[str]] = {
             side: self._side(side) for side in get_args(Side) if side in config.modes
         }
@@ -159,7 +161,8 @@ class _Target:
         """How many the layer has."""
         with self._autocast():
             one = next(self.images.batches(1, order=[0])).images
-            return layout_of(self.model, self.config.layer, one).channels
+            dim = self.config.channel_dim
+            return layout_of(self.model, self.config.layer, one, channel_dim=dim).channels
 
     def _rankings(self) -> dict[str, ChannelRanking]:
         """All that are asked for, in one pass over the images."""
@@ -177,16 +180,15 @@ class _Target:
                 return {}, None
             with self._autocast():
                 batches = self._batches(indices)
-                return (
-                    rank_channels(
-                        self.model, batches, layer=config.layer, modes=modes, subsets=subsets
-                    ),
-                    None,
+                found = rank_channels(
+                    self.model, batches, modes=modes, subsets=subsets, keep=keep, **self.at
                 )
+                return found, None
 
         count = len(self.images)
+        keep = kept_of(count)
         parts = in_parts(self.directory, count, config.batch_size or 1, part)
-        found = merged([rankings for rankings, _ in parts])
+        found = merged(rankings for rankings, _ in parts)
         return {mode: found[mode] for mode in config.modes}
 
     def _removed(self, config: RemovalConfig, rankings: Mapping[str, ChannelRanking]) -> _Found:
@@ -197,7 +199,7 @@ class _Target:
                 self.model,
                 self._batches(range(len(self.images))),
                 {**rankings, **draws_of(config, width)},
-                layer=config.layer,
+                **self.at,
                 counts=config.counts or (),
                 ranges=ranges_of(width) if config.ranges else (),
                 regions=config.regions,
@@ -248,7 +250,7 @@ class _Target:
 
     def _answer(self, seen: Tensor, size: Sequence[int], channels: Tensor) -> Tensor:
         """Predictions uint8 ``[H,W]`` without ``channels``."""
-        with self._autocast(), ablated(self.model, self.config.layer, channels):
+        with self._autocast(), ablated(self.model, channels=channels, **self.at):
             logits = low_resolution_logits(self.model, seen)
         full = F.interpolate(logits.float(), list(size), mode="bilinear")
         return full[0].argmax(0).byte().cpu()

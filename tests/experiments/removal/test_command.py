@@ -29,6 +29,12 @@ def test_rank_then_ablate_by_its_files(call, network):
     assert ranked["config"]["modes"] == ["overall", "random"]
     (file,) = network.parent.parent.glob("ranked/*/overall.safetensors")
 
+    # Channels of another dimension are other channels.
+    by_row = ["--layer", "backbone.layer4", "--channel-dim", "-2", "--out", "rows"]
+    code, out, err = call("rank", network, *by_row, *HERE)
+    assert code == 0, err
+    assert json.loads(out)["result"]["channels"] < ranked["result"]["channels"]
+
     options = ["--counts", "0,4", "--no-ranges", "--regions", "left", "--random-seeds", "1"]
     options += ["--engine", "general", "--out", "removed"]
     code, out, err = call("ablate", network, "--rankings", file, *options, *HERE)
