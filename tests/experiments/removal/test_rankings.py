@@ -66,7 +66,14 @@ def of_classifier(model, **options):
     given = {"job": "ablate", "task": "classify", "checkpoint": [model], "data": "digits"}
     given |= dict.fromkeys(("weights", "image_size", "resize_size", "rankings", "modes"))
     given |= dict.fromkeys(("split", "size", "output_stride", "boxes", "person", "regions"))
-    given |= {"layer": None, "channel_dim": None, "engine": None, "images": 40, "counts": (4,), "ranges": False}
+    given |= {
+        "layer": None,
+        "channel_dim": None,
+        "engine": None,
+        "images": 40,
+        "counts": (4,),
+        "ranges": False,
+    }
     (found,) = AblateConfig.several(**given | {"random_seeds": 1} | options)
     return found
 
