@@ -14,10 +14,10 @@ from gpe.ablation.linear import fold_batch_norms, linear_start
 from gpe.ablation.masking import expect_effect
 from gpe.ablation.plan import Plan
 from gpe.ablation.result import EngineRecord
-from gpe.ablation.tracing import Cut, UntraceableError, cut, pick_logits, record, run
+from gpe.ablation.tracing import Cut, UntraceableError, cut, record, run
 from gpe.errors import InputError
 from gpe.models.layout import Layout
-from gpe.models.running import RefusedError, forward
+from gpe.models.running import RefusedError, forward, pick_logits
 
 EngineName = Literal["auto", "general", "incremental"]
 

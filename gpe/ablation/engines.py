@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_map_only
 
 from gpe.ablation.masking import removed
 from gpe.ablation.plan import Plan
-from gpe.ablation.tracing import Cut, expanded, pick_logits, record, run
+from gpe.ablation.tracing import Cut, expanded, record, run
 from gpe.errors import InputError
 from gpe.models.inside import find_layer
 from gpe.models.layout import Layout
-from gpe.models.running import forward, tensors_of
+from gpe.models.running import forward, pick_logits, tensors_of
 
 Logits = Iterator[tuple[int, Tensor]]
 

@@ -1,7 +1,7 @@
 """A network cut in two at a layer: what leads to it, and the rest, which may run many times."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gpe.models.inside import find_layer
-from gpe.models.running import foreign
+from gpe.models.running import foreign, pick_logits
 
 
 class UntraceableError(Exception):
@@ -30,13 +30,6 @@ class Cut:
 
     before: fx.GraphModule
     after: fx.GraphModule
-
-
-def pick_logits(output: Any) -> Any:
-    """The logits of what a network returns: under "out" or "logits", first of a tuple, or all."""
-    if isinstance(output, Mapping):
-        return next((output[key] for key in ("out", "logits") if key in output), None)
-    return output[0] if isinstance(output, tuple | list) and output else output
 
 
 def cut(model: nn.Module, layer: str, images: Tensor) -> Cut:

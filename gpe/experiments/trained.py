@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpe.data.imagenet import STATISTICS
 from gpe.data.opening import Interpolation
@@ -20,6 +20,7 @@ from gpe.models.checkpoints import read_file
 from gpe.models.deeplab import load_deeplab_checkpoint
 from gpe.models.inside import digest
 from gpe.models.pretrained import Task
+from gpe.models.stages import what_follows
 
 # Checkpoints of before did not say what left them: an option that the others do not have.
 _OLD = {"permutation": "location", "crop_shift": "augshift", "output_stride": "segmentation"}
@@ -121,6 +122,12 @@ def open_trained(
     input_size = image_size or found.input_size
     resize_size = resize_size or max(found.resize_size or 0, input_size or 0)
     return replace(found, input_size=input_size, resize_size=resize_size)
+
+
+def about_layer(network: Trained, layer: str, images: Tensor) -> str:
+    """Which layer is looked at, and what of the network follows it."""
+    follows = ", ".join(what_follows(network.model, layer, images)) or "nothing"
+    return f"{network.name}: layer {layer}, followed by {follows}"
 
 
 def _of_run(path: Path, seed: int | None) -> Trained:

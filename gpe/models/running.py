@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -251,6 +252,13 @@ def tensors_of(output: object) -> Iterator[Tensor]:
     elif isinstance(output, Sequence) and not isinstance(output, str):
         for value in output:
             yield from tensors_of(value)
+
+
+def pick_logits(output: Any) -> Any:
+    """The logits of what a network returns: under "out" or "logits", first of a tuple, or all."""
+    if isinstance(output, Mapping):
+        return next((output[key] for key in ("out", "logits") if key in output), None)
+    return output[0] if isinstance(output, tuple | list) and output else output
 
 
 class _Watch:

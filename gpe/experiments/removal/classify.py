@@ -1,4 +1,4 @@
-"""``gpe ablate --task classify``: top-1 without channels before a classifier's linear layer."""
+"""``gpe rank`` and ``gpe ablate --task classify``: a classifier's channels, and top-1 without."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gpe.ablation import ClassifierAblation, classifier_sweep
-from gpe.data import centre_view, match_classes
+from gpe.data import match_classes
 from gpe.data.classes import ClassMatch
 from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
 from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.config import ClassificationConfig, expect_counts
+from gpe.experiments.removal.layers import Layer, autocast, centre_views
 from gpe.experiments.removal.rankings import (
     arrays_of,
     digest_of,
@@ -30,8 +31,8 @@ from gpe.experiments.removal.rankings import (
     shown,
 )
 from gpe.experiments.runs import record, run_all
-from gpe.experiments.trained import Trained, open_trained
-from gpe.models.head import SplitClassifier, split_classifier
+from gpe.experiments.trained import Trained, about_layer, open_trained
+from gpe.models.head import NotLinearError, SplitClassifier, split_classifier
 from gpe.models.inside import digest
 from gpe.models.stages import last_feature_map
 from gpe.ranking import ChannelRanking, rank_channels
@@ -54,33 +55,53 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
     files = {config.rankings_digest: rankings for config, _, rankings in given}
 
     def ablate(config: ClassificationConfig, directory: Path) -> Record:
-        progress.tell(f"ablate: {config.network} on {config.data}")
+        progress.tell(f"{config.job}: {config.network} on {config.data}")
         network, read = networks[config.weights_digest], files[config.rankings_digest]
         images = images_for(config.data, network, images=config.images, places=places)
         images = images.to(config.device)
-        split, latents, ranked = _seen(config, network, images, directory, read)
-        width = split.head.in_features
-        rankings, draws = {**ranked, **read}, draws_of(config, width)
-        counts, ranges = config.removals(width)
-        orders = {**rankings, **draws}
-        head = split.head.float()
-        labels, match = reference(network, images, latents, head)
-        progress.note(f"{config.data}: classes matched {match.reason}")
-        swept = classifier_sweep(latents, labels, head, orders, counts=counts, ranges=ranges)
+        match, engine, split = matched(network, images), dict[str, Any](), None
+        if config.job == "ablate":
+            progress.note(f"{config.data}: classes matched {match.reason}")
+        if config.job == "ablate" and not config.layer:
+            try:
+                split, latents, ranked = _seen(config, network, images, directory, read)
+            except NotLinearError as error:
+                progress.note(f"{error}; the last feature map is ablated in its place")
+        if split is not None:
+            layer, width, rankings = split.layer, split.head.in_features, {**ranked, **read}
+            counts, ranges = config.removals(width)
+            orders, head = {**rankings, **draws_of(config, width)}, split.head.float()
+            labels, _ = reference(network, images, latents, head)
+            swept = classifier_sweep(latents, labels, head, orders, counts=counts, ranges=ranges)
+        else:
+            network.model.to(config.device)
+            inside = Layer(config, network, images)
+            progress.note(about_layer(network, inside.name, inside.few))
+            layer, width, rankings = inside.name, inside.width, inside.ranked(directory, read)
+            if config.job == "ablate":
+                swept, engine = inside.removed(rankings, match.labels(images.labels))
         save_rankings(rankings, directory)
-        save_arrays(directory, arrays_of(rankings) | {"right": swept.right})
+        arrays = arrays_of(rankings)
         result = {
             "channels": width,
             "classes": list(images.classes),
-            "labels": match.reason,
-            "reference": "labels" if match.outputs else "answers",
             "images": len(images),
             "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
-            "rows": _rows(swept),
-            "excess": _excess(swept, list(rankings), list(draws)),
         }
-        config = replace(config, counts=tuple(counts), layer=split.layer)
-        return record("ablate-classify", config, result, chance=100 / split.head.out_features)
+        chance = 100 / (network.num_classes or 1)
+        if config.job == "rank":
+            save_arrays(directory, arrays)
+            return record("rank", replace(config, layer=layer), result, chance=chance)
+        save_arrays(directory, arrays | {"right": swept.right})
+        result |= {
+            "labels": match.reason,
+            "reference": "labels" if match.outputs else "answers",
+            "rows": _rows(swept),
+            "excess": _excess(swept, list(rankings), list(draws_of(config, width))),
+            **engine,
+        }
+        config = replace(config, counts=tuple(config.removals(width)[0]), layer=layer)
+        return record("ablate-classify", config, result, chance=chance)
 
     return run_all([config for config, *_ in given], places, progress, ablate)
 
@@ -92,7 +113,7 @@ def _opened(
     network = open_trained(
         config.model,
         config.weights,
-        tasks=["classification"],
+        tasks=["classification"] if config.job == "ablate" else ["classification", "features"],
         image_size=config.image_size,
         resize_size=config.resize_size,
     )
@@ -119,8 +140,7 @@ def _seen(
         InputError: more channels than there are, or rankings that were ``read`` of others.
     """
     model = network.model.to(config.device)
-    bf16 = config.precision == "bf16"
-    with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16):
+    with autocast(config):
         some = range(min(2, len(images)))
         few = next(centre_views(config, network, images, some))
         split = split_classifier(model, few)
@@ -135,7 +155,7 @@ def _seen(
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], Tensor]:
             latents = []
 
-            def views() -> Iterator[Tensor]:
+            def seen() -> Iterator[Tensor]:
                 """The views, whose latents are kept as they pass."""
                 for batch in centre_views(config, network, images, indices):
                     with torch.no_grad():
@@ -146,14 +166,14 @@ def _seen(
             if config.modes:
                 rankings = rank_channels(
                     split.trunk,
-                    views(),
+                    seen(),
                     layer=split.layer,
                     modes=config.modes,
                     start=indices[0],
                     keep=kept_of(len(images)),
                 )
             else:
-                list(views())
+                list(seen())
             return rankings, torch.cat(latents)
 
         latents, ranked = [], dict[str, ChannelRanking]()
@@ -167,24 +187,14 @@ def reference(
     network: Trained, images: Images, latents: Tensor, head: nn.Linear
 ) -> tuple[Tensor, ClassMatch]:
     """What answers are held against: the labels as outputs, or what the whole network answers."""
-    match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
+    match = matched(network, images)
     labels = match.labels(images.labels)
     return (head(latents).argmax(1) if labels is None else labels), match
 
 
-def centre_views(
-    config: ClassificationConfig, network: Trained, images: Images, indices: Sequence[int]
-) -> Iterator[Tensor]:
-    """The normalised centres of images, batch by batch."""
-    order = torch.tensor(indices, dtype=torch.int64)
-    for batch in images.batches(order, config.batch_size):
-        yield centre_view(
-            batch,
-            network.sizes[0],
-            mean=network.mean,
-            std=network.std,
-            dtype=torch.float32,
-        )
+def matched(network: Trained, images: Images) -> ClassMatch:
+    """Which output of the network is which class of the images."""
+    return match_classes(network.classes, images.classes, count=network.num_classes or 0)
 
 
 def _rows(swept: ClassifierAblation) -> list[dict[str, Any]]:

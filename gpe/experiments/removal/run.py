@@ -17,6 +17,7 @@ from gpe.data import SegmentationSet
 from gpe.data.citypersons import Side, images_on_side, labels_on_side
 from gpe.data.pixels import SegmentationBatch
 from gpe.errors import InputError
+from gpe.experiments.canvases import LAST
 from gpe.experiments.options import Config, Places
 from gpe.experiments.processes import is_first, share
 from gpe.experiments.progress import Progress
@@ -45,9 +46,10 @@ from gpe.experiments.runs import PARTIAL, record, run_all
 from gpe.experiments.segmentation import run as segmentation
 from gpe.experiments.segmentation.config import SegmentationConfig
 from gpe.experiments.segmentation.scores import SAMPLE_SIDE
-from gpe.experiments.trained import Trained
+from gpe.experiments.trained import Trained, about_layer
 from gpe.models.deeplab import low_resolution_logits
 from gpe.models.inside import layout_of
+from gpe.models.stages import CLEAR, last_feature_map
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import Record, save_arrays
 
@@ -79,8 +81,12 @@ def run(configs: Sequence[Config], places: Places, progress: Progress) -> list[P
         network, rankings = networks[config.weights_digest], files[config.rankings_digest]
         split = config.split or "val"
         images = segmentation.pixels(config, places, split, config.size, config.images)
-        segmentation.expect_classes(network, images)
-        return _Target(config, network.model.to(config.device), images, directory).done(rankings)
+        if config.job != "rank":  # to which labels tell nothing but who is on which side
+            segmentation.expect_classes(network, images)
+        model = network.model.to(config.device)
+        one = next(images.batches(1, order=[0])).images
+        progress.note(about_layer(network, config.layer, one))
+        return _Target(config, model, images, directory).done(rankings)
 
     return run_all([config for config, *_ in given], places, progress, do)
 
@@ -93,6 +99,11 @@ def _opened(
         trained = _train(config, places, progress)
         config = replace(config, checkpoint=str(trained), preset=None)
     config, network = segmentation.open_segmenter(config)
+    if config.layer == LAST:
+        side = network.input_size or CLEAR
+        image = torch.zeros(1, 3, *(config.size or (side, side)))
+        last = last_feature_map(network.model, image, inside=network.inside)
+        config = replace(config, layer=last)
     rankings = read_rankings(config)
     expect_about(rankings, [config.layer], [config.weights_digest])
     return replace(config, rankings_digest=digest_of(rankings)), network, rankings

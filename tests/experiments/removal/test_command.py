@@ -110,7 +110,7 @@ def test_classifiers_side_by_side(call):
         (["a", "--task", "detect"], "gpe: task: expected one of segment, classify"),
         (["a", "--task", "classify"], "gpe: data: expected one with --task classify"),
         (["a", "--regions", "left", *CLASSIFY], "gpe: regions: expected none with --task classify"),
-        (["a", "--weights", "random"], "gpe: weights: expected none with --task segment"),
+        (["a", "--image-size", "9"], "gpe: image_size: expected none with --task segment"),
         (["resnet81", *CLASSIFY], "gpe: name: expected a classifier of torchvision or timm"),
     ],
 )
