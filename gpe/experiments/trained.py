@@ -178,10 +178,12 @@ def _of_library(
         opened = open_model(
             name, weights=weights, tasks=tuple(tasks) or _LIBRARY_TASKS, image_size=image_size
         )
+    segments = opened.task == "segmentation" and hasattr(opened.model, "backbone")
     return Trained(
         opened.model,
         opened.name,
         opened.task,
+        inside="backbone" if segments else "",
         num_classes=opened.num_classes or None,
         classes=opened.class_names,
         mean=opened.mean,

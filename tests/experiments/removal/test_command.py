@@ -139,3 +139,13 @@ def test_one_image_one_count_and_no_random_order(call):
     assert code == 0 and "all channels" in out, err
     code, _, err = call("report", "removed")
     assert code == 0, err
+
+
+def test_a_segmentation_network_of_a_library_ranks_its_last_feature_map(call):
+    """Its classes are not the images'; no label is needed for that."""
+    words = ["--weights", "random", "--data", "streets", "--size", "32,64", "--images", "2"]
+    code, out, err = call("rank", "lraspp_mobilenet_v3_large", *words, "--layer", "last", *HERE)
+    assert code == 0, err
+    assert json.loads(out)["config"]["layer"] == "backbone.16" and "followed by" in err
+    code, _, err = call("ablate", "lraspp_mobilenet_v3_large", *words, "--layer", "last", *HERE)
+    assert code == 2 and "gpe: data: expected a set with the classes of" in err
