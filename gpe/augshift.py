@@ -168,7 +168,8 @@ class AugShiftLoss(nn.Module):
 
 
 def _maps(features: Tensor) -> Tensor:
-    pooled = isinstance(features, Tensor) and not features.is_nested and features.dim() == 2
+    pooled = isinstance(features, Tensor) and not features.is_nested
+    pooled = pooled and features.layout == torch.strided and features.dim() == 2
     return features[:, :, None, None] if pooled else features
 
 

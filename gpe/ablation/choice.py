@@ -14,10 +14,10 @@ from gpe.ablation.linear import fold_batch_norms, linear_start
 from gpe.ablation.masking import expect_effect
 from gpe.ablation.plan import Plan
 from gpe.ablation.result import EngineRecord
-from gpe.ablation.tracing import Cut, UntraceableError, cut, record
+from gpe.ablation.tracing import Cut, UntraceableError, cut, record, run
 from gpe.errors import InputError
 from gpe.models.layout import Layout
-from gpe.models.running import forward, pick_logits
+from gpe.models.running import RefusedError, forward, pick_logits
 
 EngineName = Literal["auto", "general", "incremental"]
 
@@ -78,19 +78,13 @@ class Engines:
         }[self.wanted]
         try:
             parts = cut(self.model, self.layout.layer, images)
-        except UntraceableError as error:
-            reasons.update(incremental=str(error), general=str(error))
-        except Exception as error:  # what was traced runs a network's own code
+        except (UntraceableError, RefusedError) as error:
             reasons.update(incremental=_said(error), general=_said(error))
         makes = {"incremental": self._incremental, "general": self._general}
         for name in [name for name in makes if name not in reasons and name in wanted]:
             try:
                 engine = makes[name](parts, images)
-            except UntraceableError as error:
-                reasons[name] = str(error)
-            except InputError:
-                raise
-            except Exception as error:
+            except (UntraceableError, RefusedError) as error:
                 reasons[name] = _said(error)
             else:
                 yield engine
@@ -104,7 +98,7 @@ class Engines:
         if self.layout.dims != (1,):
             raise UntraceableError(f"the channels lie in dimension {self.layout.dims[0]}")
         after = fold_batch_norms(parts.after)
-        start = linear_start(after, record(after, *parts.before(images[:1])))
+        start = linear_start(after, record(after, *run(parts.before, images[:1])))
         return Incremental(parts, start, images, self.memory)
 
     def _trusted(
@@ -122,9 +116,7 @@ class Engines:
             plain[variant] = logits
         try:
             found = dict(engine.run(images[:1], plan, checked))
-        except InputError:
-            raise
-        except Exception as error:  # what was traced runs a network's own code
+        except RefusedError as error:
             return _said(error)
         for variant, logits in found.items():
             expected = plain[variant].double()
@@ -143,8 +135,7 @@ class Engines:
 
 
 def _said(error: Exception) -> str:
-    came = next(iter(str(error).splitlines()), "")
-    return f"it does not run: {type(error).__name__}: {came:.120}"
+    return f"it does not run: {error.reason}" if isinstance(error, RefusedError) else str(error)
 
 
 def _tolerance(logits: Tensor) -> float:

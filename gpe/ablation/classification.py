@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpe.ablation.choice import Engines
 from gpe.ablation.incremental import without_spans
 from gpe.ablation.linear import LinearMap
 from gpe.ablation.plan import Plan, Point, Ranges, make_plan
+from gpe.ablation.result import EngineRecord
 from gpe.errors import InputError
+from gpe.metrics.evaluating import evaluating
+from gpe.models.inside import layout_of
+from gpe.models.running import eager, forward, pick_logits
 
 AT_ONCE = 4096  # images: it bounds the memory, which is that of a few logits of each
 
@@ -24,11 +29,13 @@ class ClassifierAblation:
         orders: name of a ranking to its channels, int64 ``[C]``.
         points: which channels were removed: ``(ranking, removal, start, stop)``.
         right: bool ``[points,N]`` on the CPU, whether the first answer is the label.
+        engine: which ran, and how near it was; None where it is the product with the head.
     """
 
     orders: dict[str, Tensor]
     points: list[Point]
     right: Tensor
+    engine: EngineRecord | None = None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -93,6 +100,65 @@ def classifier_sweep(
         for variant, logits in logits_without(latents[some], head, plan):
             right[variant, some] = (logits.argmax(1) == labels[some]).cpu()
     return ClassifierAblation(plan.orders, plan.points, right[plan.variant_of])
+
+
+def answers_sweep(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    rankings: Mapping[str, Any],
+    *,
+    layer: str,
+    counts: int | Iterable[int] = (),
+    ranges: Ranges = (),
+    channel_dim: int | None = None,
+    memory: int = 2**28,
+) -> ClassifierAblation:
+    """What a classifier answers without channels of any of its layers, for all curves.
+
+    Args:
+        model: yields logits ``[N,K]``, as for :func:`gpe.ablation_sweep`.
+        batches: images as the model takes them, and labels int64 ``[N]``; None where what the
+            whole network answers is what it is to keep.
+        rankings, layer, counts, ranges, channel_dim, memory: as of :func:`gpe.ablation_sweep`.
+
+    Returns:
+        A :class:`ClassifierAblation`, with the engine that ran.
+
+    Raises:
+        InputError: as :func:`gpe.ablation_sweep`.
+
+    Example:
+        >>> net = nn.Sequential(nn.Identity(), nn.Flatten())
+        >>> batches = [(torch.eye(3)[..., None, None], None)]
+        >>> result = answers_sweep(net, batches, {"first": range(3)}, layer="0", counts=[0, 1, 3])
+        >>> [(row["stop"], round(row["accuracy"], 2)) for row in result.rows]
+        [(0, 1.0), (1, 1.0), (3, 0.33)]
+    """
+    engines, right = None, []
+    with eager(model) as network, evaluating(network), torch.inference_mode():
+        for images, labels in batches:
+            if engines is None:
+                layout = layout_of(network, layer, images, channel_dim=channel_dim)
+                plan = make_plan(rankings, counts, ranges, layout.channels)
+                engines = Engines(network, layout, "auto", memory)
+            engine = engines.engine(images, plan)
+            if labels is None:
+                labels = _answers(pick_logits(forward(network, images)))
+            kept = torch.empty(len(plan.variants), len(images), dtype=torch.bool)
+            for variant, logits in engine.run(images, plan, range(len(plan.variants))):
+                kept[variant] = (_answers(logits) == labels).cpu()
+            right.append(kept)
+    if engines is None:
+        raise InputError("batches: expected one or more images, got none")
+    points = torch.cat(right, 1)[plan.variant_of]
+    return ClassifierAblation(plan.orders, plan.points, points, engines.record)
+
+
+def _answers(logits: object) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"model: expected logits [N,K], got {came}")
+    return logits.argmax(1)
 
 
 def logits_without(latents: Tensor, head: nn.Linear, plan: Plan) -> Iterator[tuple[int, Tensor]]:

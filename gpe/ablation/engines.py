@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from gpe.ablation.masking import removed
 from gpe.ablation.plan import Plan
-from gpe.ablation.tracing import Cut, expanded, record
+from gpe.ablation.tracing import Cut, expanded, record, run
 from gpe.errors import InputError
 from gpe.models.inside import find_layer
 from gpe.models.layout import Layout
@@ -74,13 +74,13 @@ class General:
 
     def __init__(self, cut: Cut, layout: Layout, images: Tensor, memory: int):
         self.cut, self.layout, self.memory = cut, layout, memory
-        inputs = cut.before(images[:1])
+        inputs = run(cut.before, images[:1])
         recording = record(cut.after, *inputs)
         self.shapes_only = recording.shapes_only
         self.bytes_each = recording.peak_bytes + inputs[0].nbytes
 
     def run(self, images: Tensor, plan: Plan, wanted: Sequence[int]) -> Logits:
-        inputs = self.cut.before(images)
+        inputs = run(self.cut.before, images)
         expect_finite(inputs[0])
         room = max(1, self.memory // (self.bytes_each * len(images)))
         for first in range(0, len(wanted), room):
@@ -88,7 +88,7 @@ class General:
             features, *others = expanded(inputs, len(numbers), self.shapes_only)
             for masked, variant in zip(features.chunk(len(numbers)), numbers, strict=True):
                 self.layout.mask(masked, plan.channels(variant), inplace=True)
-            logits = self.cut.after(features, *others)
+            logits = run(self.cut.after, features, *others)
             yield from zip(numbers, logits.chunk(len(numbers)), strict=True)
 
 

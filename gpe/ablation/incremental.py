@@ -9,7 +9,7 @@ from torch import Tensor
 from gpe.ablation.engines import Logits, expect_finite
 from gpe.ablation.linear import LinearMap, LinearStart, spread
 from gpe.ablation.plan import Plan
-from gpe.ablation.tracing import Cut, expanded, record
+from gpe.ablation.tracing import Cut, expanded, record, run
 
 # A variant, and what the linear maps yield for it.
 Outputs = tuple[int, list[Tensor]]
@@ -32,15 +32,15 @@ class Incremental:
 
     def __init__(self, cut: Cut, start: LinearStart, images: Tensor, memory: int):
         self.cut, self.start, self.memory = cut, start, memory
-        inputs = cut.before(images[:1])
-        sources = start.front(inputs[0])
+        inputs = run(cut.before, images[:1])
+        sources = run(start.front, inputs[0])
         outputs = [linear.whole(sources[linear.source]) for linear in start.maps]
         recording = record(start.rest, *outputs, *inputs)
         self.shapes_only = [inner for inner in recording.shapes_only if inner >= len(outputs)]
         self.bytes_each = recording.peak_bytes + sum(output.nbytes for output in outputs)
 
     def run(self, images: Tensor, plan: Plan, wanted: Sequence[int]) -> Logits:
-        inputs = self.cut.before(images)
+        inputs = run(self.cut.before, images)
         expect_finite(inputs[0])
         room = max(1, self.memory // (self.bytes_each * len(images)))
         waiting: list[Outputs] = []
@@ -57,11 +57,11 @@ class Incremental:
         numbers = [variant for variant, _ in waiting]
         outputs = [torch.cat(of_map) for of_map in zip(*(o for _, o in waiting), strict=True)]
         inner = {number - len(outputs) for number in self.shapes_only}
-        logits = self.start.rest(*outputs, *expanded(inputs, len(numbers), inner))
+        logits = run(self.start.rest, *outputs, *expanded(inputs, len(numbers), inner))
         yield from zip(numbers, logits.chunk(len(numbers)), strict=True)
 
     def _outputs(self, features: Tensor, plan: Plan, wanted: Sequence[int]) -> Iterator[Outputs]:
-        sources = self.start.front(features)
+        sources = run(self.start.front, features)
         inputs = [(linear, sources[linear.source]) for linear in self.start.maps]
         whole = [_wide(linear.whole(source)) for linear, source in inputs]
         for ranking, order in plan.orders.items():

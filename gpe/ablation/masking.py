@@ -18,10 +18,12 @@ from gpe.models.inside import find_layer, layout_of
 from gpe.models.layout import Layout, given_dim
 from gpe.models.running import (
     RefusedError,
+    aside,
     eager,
     forward,
     mixed_sizes,
     own_dim,
+    own_passes,
     tensors_of,
     untouched,
 )
@@ -169,10 +171,10 @@ class _Mask:
     channels: Tensor
     channel_dim: int | None = None
     layout: Layout | None = None
-    looking: bool = False
     outermost: int | None = None  # its number among the holders, while it runs
     calls: int = 0
     masked: bool = False
+    own: Callable[[], bool] = field(default_factory=own_passes)
     holders: list[nn.Module] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -194,9 +196,11 @@ class _Mask:
             yield
 
     def begin(self, holder: nn.Module, arguments: tuple, options: dict) -> None:
+        if not self.own():
+            return
         number = self.holders.index(holder)
         # One that holds what still runs begins anew: what ran was left by an error.
-        if self.looking or (self.outermost is not None and self.outermost < number):
+        if self.outermost is not None and self.outermost < number:
             return
         given = next(tensors_of((arguments, options)), None)
         if self.layout is None and given is not None and given.dim() > 1:
@@ -209,9 +213,8 @@ class _Mask:
         known = _KNOWN.setdefault(self.module, {})
         if key not in known:
             name = next(name for name, module in holder.named_modules() if module is self.module)
-            self.looking = True
             try:
-                with evaluating(holder):
+                with aside(), evaluating(holder):
                     layout = layout_of(holder, name, images, channel_dim=self.channel_dim)
                     expect_effect(holder, layout, images[:1])
             except InputError as error:
@@ -220,13 +223,12 @@ class _Mask:
                     return
                 raise
             finally:
-                self.looking = False
                 torch.clear_autocast_cache()  # of weights that were cast without gradients
             known[key] = layout
         self.layout = known[key]
 
     def count(self, module: nn.Module, arguments: tuple) -> None:
-        if self.looking or self.outermost is None:
+        if not self.own() or self.outermost is None:
             return
         self.calls += 1
         if self.calls > 1:
@@ -236,7 +238,7 @@ class _Mask:
             )
 
     def zero(self, module: nn.Module, arguments: tuple, output: object) -> object:
-        if self.looking:
+        if not self.own():
             return output
         if self.layout is None:
             self.layout = _by_kind(module, self.layer, output, self.channel_dim)
@@ -245,7 +247,7 @@ class _Mask:
         return self.layout.mask(output, self.channels)
 
     def finish(self, holder: nn.Module, arguments: tuple, output: object) -> None:
-        if self.looking or self.outermost != self.holders.index(holder):
+        if not self.own() or self.outermost != self.holders.index(holder):
             return
         self.outermost = None
         if not self.masked and output is not None:  # None also after an error

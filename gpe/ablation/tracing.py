@@ -1,7 +1,7 @@
 """A network cut in two at a layer: what leads to it, and the rest, which may run many times."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gpe.models.inside import find_layer
-from gpe.models.running import pick_logits
+from gpe.models.running import foreign, pick_logits
 
 
 class UntraceableError(Exception):
@@ -113,7 +113,7 @@ class Recording:
 def record(module: fx.GraphModule, *inputs: Tensor) -> Recording:
     """Runs a graph once and notes what it computes."""
     recorder = _Recorder(module)
-    recorder.run(*inputs)
+    run(recorder.run, *inputs)
     takes = [node for node in module.graph.nodes if node.op == "placeholder"]
     shapes_only = {
         number
@@ -122,6 +122,12 @@ def record(module: fx.GraphModule, *inputs: Tensor) -> Recording:
         and not any(holds_tensors(recorder.values[user.name]) for user in node.users)
     }
     return Recording(recorder.values, shapes_only, recorder.peak)
+
+
+def run(graph: Callable[..., Any], *inputs: Tensor) -> Any:
+    """What a part of a network yields; whatever its code raises is a RefusedError."""
+    with foreign("model: expected one whose parts run as they do in the whole, got another"):
+        return graph(*inputs)
 
 
 def holds_tensors(value: Any) -> bool:

@@ -9,6 +9,7 @@ from gpe.experiments.options import (
     PRETRAINED,
     WEIGHTS_HELP,
     Config,
+    channel_dim_option,
     device_option,
     option,
     seed_option,
@@ -29,6 +30,7 @@ class CanvasConfig(Config):
     data: str = option(f"{SMALL_SETS}, or a folder of images", "digits")
     image_size: int = option("Height and width of a cell (px)", 32, at_least=1)
     canvases: int = option("Canvases in a batch", 32, at_least=1)
+    channel_dim: int | None = channel_dim_option()
     device: str = device_option()
     seed: int = seed_option("Seed of images, cells and random weights")
 

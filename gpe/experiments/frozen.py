@@ -16,8 +16,8 @@ from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.rankings import save_rankings
 from gpe.experiments.runs import record, run_all
-from gpe.experiments.trained import Trained, open_trained
-from gpe.models.stages import last_feature_map, layers_by_depth, what_follows
+from gpe.experiments.trained import Trained, about_layer, open_trained
+from gpe.models.stages import last_feature_map, layers_by_depth
 from gpe.ranking import ChannelRanking
 from gpe.readout.latents import taking_canvases
 from gpe.records import Record, save_arrays
@@ -100,6 +100,5 @@ def _layers(config: CanvasConfig, network: Trained, tell: Callable[[str], None])
         if config.layers_read == (DEPTH,):
             return layers_by_depth(network.model, canvas, inside=network.inside)
         last = last_feature_map(network.model, canvas, inside=network.inside)
-        follows = ", ".join(what_follows(network.model, last, canvas)) or "nothing"
-    tell(f"{network.name}: layer {last}, followed by {follows}")
+        tell(about_layer(network, last, canvas))
     return [last]

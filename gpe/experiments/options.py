@@ -94,6 +94,14 @@ def precision_option() -> Any:
     return option("fp32 or bf16", "fp32")
 
 
+def channel_dim_option() -> Any:
+    return option(
+        "Dimension of the layer's channels; negative from the end",
+        None,
+        unset="by a look at the network",
+    )
+
+
 def batch_size_option(default: int | None = MISSING, **settings: Any) -> Any:  # type: ignore[assignment]
     return option("Images in a batch", default, at_least=1, **settings)
 

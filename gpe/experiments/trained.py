@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpe.data.imagenet import STATISTICS
 from gpe.data.opening import Interpolation
@@ -20,6 +20,7 @@ from gpe.models.checkpoints import read_file
 from gpe.models.deeplab import load_deeplab_checkpoint
 from gpe.models.inside import digest
 from gpe.models.pretrained import Task
+from gpe.models.stages import what_follows
 
 # Checkpoints of before did not say what left them: an option that the others do not have.
 _OLD = {"permutation": "location", "crop_shift": "augshift", "output_stride": "segmentation"}
@@ -123,6 +124,12 @@ def open_trained(
     return replace(found, input_size=input_size, resize_size=resize_size)
 
 
+def about_layer(network: Trained, layer: str, images: Tensor) -> str:
+    """Which layer is looked at, and what of the network follows it."""
+    follows = ", ".join(what_follows(network.model, layer, images)) or "nothing"
+    return f"{network.name}: layer {layer}, followed by {follows}"
+
+
 def _of_run(path: Path, seed: int | None) -> Trained:
     """The network of a run: with its weights, or as ``seed`` makes it before any training."""
     checkpoint = path / CHECKPOINT
@@ -171,10 +178,12 @@ def _of_library(
         opened = open_model(
             name, weights=weights, tasks=tuple(tasks) or _LIBRARY_TASKS, image_size=image_size
         )
+    segments = opened.task == "segmentation" and hasattr(opened.model, "backbone")
     return Trained(
         opened.model,
         opened.name,
         opened.task,
+        inside="backbone" if segments else "",
         num_classes=opened.num_classes or None,
         classes=opened.class_names,
         mean=opened.mean,

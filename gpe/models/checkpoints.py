@@ -150,15 +150,40 @@ def fit(weights: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Ten
     Returns:
         Of the names as they are, without a prefix that all share, or without the ``module`` and
         ``_orig_mod`` of DataParallel and torch.compile, the first that most of ``expected`` are
-        among. Names that begin so in the network itself therefore stay.
+        among. Names that begin so in the network itself therefore stay. Of a file that holds more,
+        as the weights of a loss beside those under ``model.``, what has all the names is taken.
+
+    Warns:
+        UserWarning: weights that are left out.
     """
     known = set(expected)
     if not any(name.endswith(_COUNT) for name in known):
         weights = {name: v for name, v in weights.items() if name.rpartition(".")[2] != _COUNT}
+    weights = _part(weights, known)
     starts = list(weights), [_unwrapped(name) for name in weights]
     candidates = [names for start in starts for names in _shorter(start)]
     best = max(candidates, key=lambda names: len(known.intersection(names)))
     return dict(zip(best, weights.values(), strict=True))
+
+
+def _part(weights: Mapping[str, Tensor], known: set[str]) -> Mapping[str, Tensor]:
+    """The weights under the one prefix that has all that are known, where several prefixes are."""
+    tops = dict.fromkeys(name.partition(".")[0] for name in weights)
+    parts = {top: [name for name in weights if name.startswith(f"{top}.")] for top in tops}
+    fitting = [
+        names
+        for names in parts.values()
+        if (inner := {name.partition(".")[2] for name in names})
+        and known
+        and known <= inner | {_unwrapped(name) for name in inner}
+    ]
+    if len(tops) < 2 or len(fitting) != 1 or known <= weights.keys():
+        return weights
+    others = [name for name in weights if name not in fitting[0]]
+    warnings.warn(
+        f"weights: {first(others)} are of no part of the network, and are left out", stacklevel=3
+    )
+    return {name: weights[name] for name in fitting[0]}
 
 
 def expect_fit(

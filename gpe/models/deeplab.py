@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gpe.errors import InputError, expect_at_least_one, expect_one_of, needs
 from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
+from gpe.models.running import forward, pick_logits
 
 # torchvision takes a second to import: only inside the functions that need it.
 
@@ -82,24 +83,34 @@ def deeplabv3(
 
 
 def low_resolution_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """What a segmentation network of torchvision's form upsamples last.
+    """The logits of a segmentation network, before they are upsampled where that can be had.
 
     Args:
-        model: has a ``backbone`` that yields ``{"out": features}`` and a ``classifier`` of them,
-            as :func:`deeplabv3` and torchvision's FCN and DeepLabv3 have.
+        model: yields logits alone, under ``"out"`` or ``"logits"``, or first in a tuple.
         images: floating ``[N,3,H,W]``, normalised.
 
     Returns:
-        Logits ``[N,K,h,w]`` of the size of the feature map. Upsampled bilinearly
-        (``align_corners=False``) to ``H×W`` they are ``model(images)["out"]``.
+        Logits ``[N,K,h,w]``. Those of :func:`deeplabv3` and torchvision's FCN and DeepLabv3 have
+        the size of the feature map: upsampled bilinearly (``align_corners=False``) to ``H×W`` they
+        are ``model(images)["out"]``. Those of others are as the network yields them.
+
+    Raises:
+        InputError: a network that does not take the images, or yields other than logits.
 
     Example:
         >>> images = torch.rand(1, 3, 64, 64)
         >>> low_resolution_logits(deeplabv3("resnet18", 3, width=8).eval(), images).shape
         torch.Size([1, 3, 4, 4])
     """
-    features = model.get_submodule("backbone")(images)["out"]
-    return model.get_submodule("classifier")(features)
+    from torchvision.models.segmentation.deeplabv3 import _SimpleSegmentationModel
+
+    if isinstance(model, _SimpleSegmentationModel):
+        return model.classifier(pick_logits(forward(model.backbone, images)))
+    logits = pick_logits(forward(model, images))
+    if not isinstance(logits, Tensor) or logits.dim() != 4:
+        came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"model: expected logits [N,K,h,w], got {came}")
+    return logits
 
 
 def load_deeplab_checkpoint(path: str | Path, *, output_stride: int | None = None) -> nn.Module:

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpe.errors import InputError
+from gpe.models.running import forward, pick_logits
+
+
+class NotLinearError(InputError):
+    """Logits that are no linear map of latents."""
 
 
 class SplitClassifier(NamedTuple):
@@ -45,8 +50,9 @@ def split_classifier(model: nn.Module, images: Tensor) -> SplitClassifier:
         Both parts.
 
     Raises:
-        InputError: the logits are no linear map of one latent: they are pooled (SqueezeNet), the
-            mean of heads that read two tokens (DeiT) or one that takes a maximum (VOLO).
+        NotLinearError: an InputError: the logits are no linear map of one latent: they are pooled
+            (SqueezeNet), the mean of heads that read two tokens (DeiT) or one that takes a maximum
+            (VOLO).
 
     Example:
         >>> from gpe.models import Classifier, resnet18
@@ -68,7 +74,7 @@ def split_classifier(model: nn.Module, images: Tensor) -> SplitClassifier:
     handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
     try:
         with torch.no_grad():
-            logits = model(images)
+            logits = pick_logits(forward(model, images))
     finally:
         for handle in handles:
             handle.remove()
@@ -76,7 +82,7 @@ def split_classifier(model: nn.Module, images: Tensor) -> SplitClassifier:
         for layers in _heads(model, calls, logits):
             if split := _split(model, layers, images, calls[layers[0]][0], logits):
                 return split
-    raise InputError(
+    raise NotLinearError(
         "model: expected a classifier whose logits are a linear map of latents [N,C], got others "
         f"from {type(model).__name__}"
     )
@@ -128,7 +134,9 @@ def _split(
         given = trunk(images)
     except Exception:  # what follows does not take latents: these layers are not the head
         return None
-    if given.shape != latents.shape[:2] or not torch.allclose(given, latents.flatten(1)):
+    if not isinstance(given, Tensor) or given.shape != latents.shape[:2]:
+        return None
+    if not torch.allclose(given, latents.flatten(1)):
         return None
     head = model.get_submodule(layers[0])
     if len(layers) > 1 or not isinstance(head, nn.Linear):

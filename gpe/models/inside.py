@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from gpe.errors import InputError
 from gpe.models.layout import Layout, layout_among
-from gpe.models.running import WRAPPED, Weights, calls_of, eager, forward, tensors_of, untouched
+from gpe.models.running import (
+    WRAPPED,
+    Weights,
+    calls_of,
+    eager,
+    forward,
+    own_passes,
+    tensors_of,
+    untouched,
+)
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -138,9 +147,11 @@ def run_to(
     Raises:
         InputError: no such layer, one that does not run, or images that the network does not take.
     """
-    due = {find_layer(model, name): name for name in layers}
+    due, own = {find_layer(model, name): name for name in layers}, own_passes()
 
     def on_output(module: nn.Module, arguments: tuple, output: object) -> None:
+        if not own():
+            return
         if (name := due.pop(module, None)) is not None:
             take(name, output)
         if not due:

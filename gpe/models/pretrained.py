@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gpe.errors import InputError, needs
 from gpe.models.checkpoints import Checkpoint, expect_fit, fit, printable, read_checkpoint
+from gpe.models.running import pick_logits
 
 # torchvision and timm take a second each to import: only inside the functions that need them.
 
@@ -400,8 +401,10 @@ def _own(name: str, weights: str | Path | None, averaged: bool) -> OpenedModel:
             f"name: expected {name} to take images [1,3,{size},{size}], got {_line(error)}"
         ) from error
     task: Task = "features"
-    if isinstance(answer, Mapping) and isinstance(answer.get("out"), Tensor):
-        answer, task = answer["out"], "segmentation"
+    named = isinstance(answer, Mapping)
+    answer = pick_logits(answer)
+    if named and isinstance(answer, Tensor) and answer.dim() == 4:
+        task = "segmentation"
     elif isinstance(answer, Tensor) and answer.dim() == 2:
         task = "classification"
     elif isinstance(answer, Tensor) and answer.dim() == 4 and answer.shape[2:] == (size, size):

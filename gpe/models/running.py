@@ -1,8 +1,9 @@
 """Networks that anybody wrote, run with care: guarded, uncompiled, left as they were, watched."""
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +72,8 @@ def eager(model: nn.Module) -> Iterator[nn.Module]:
         The network, out of the wrapper of :func:`torch.compile`.
 
     Raises:
-        InputError: a network that is traced or scripted, wholly or in part: it calls no hook.
+        InputError: a network that is traced, scripted or exported, wholly or in part: it calls no
+            hook.
 
     Example:
         >>> net = nn.Sequential(nn.ReLU())
@@ -80,11 +82,13 @@ def eager(model: nn.Module) -> Iterator[nn.Module]:
         True
     """
     for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
+        exported = any(kind.__module__ == "torch.export._unlift" for kind in type(module).__mro__)
+        if exported or isinstance(module, torch.jit.ScriptModule):
             where = f"its module {name!r}" if name else "it"
+            how = "exported" if exported else "traced or scripted"
             raise InputError(
                 f"model: expected a network of Python code, got {type(model).__name__}: {where} is "
-                "traced or scripted, which cannot be looked into; give the network it was made of"
+                f"{how}, which cannot be looked into; give the network it was made of"
             )
     # Nothing was compiled where this was never imported, which takes seconds.
     compiles = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
@@ -109,6 +113,26 @@ def forward(model: nn.Module, images: Tensor, weights: Weights | None = None) ->
         if weights:
             return functional_call(model, dict(weights), images)
         return model(images)
+
+
+# How many passes lie around one another: within a forward pass, a hook may run others.
+_INNER: ContextVar[int] = ContextVar("_INNER", default=0)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Within the block, which a hook opens, passes are none of the pass that called the hook."""
+    token = _INNER.set(_INNER.get() + 1)
+    try:
+        yield
+    finally:
+        _INNER.reset(token)
+
+
+def own_passes() -> Callable[[], bool]:
+    """What tells a hook that was added here whether it is called in a pass that it is meant for."""
+    here = _INNER.get()
+    return lambda: _INNER.get() == here
 
 
 @contextmanager
@@ -241,7 +265,7 @@ class _Watch:
     """Hooks for every module of a network."""
 
     def __init__(self, reach: Collection[nn.Module]) -> None:
-        self.reach = reach
+        self.reach, self.own = reach, own_passes()
         self.names: dict[nn.Module, str] = {}
         self.clock = 0
         self.open: list[Call] = []
@@ -250,6 +274,8 @@ class _Watch:
         self.sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def begin(self, module: nn.Module, arguments: tuple, options: dict) -> None:
+        if not self.own():
+            return
         given = next(tensors_of((arguments, options)), None)
         call = Call(self.names[module], module, self.clock)
         if given is not None:
@@ -258,6 +284,8 @@ class _Watch:
         self.open.append(call)
 
     def finish(self, module: nn.Module, arguments: tuple, options: dict, output: object) -> None:
+        if not self.own():
+            return
         while (call := self.open.pop()).module is not module:
             pass  # one that raised, and was caught
         call.end = self.clock

@@ -6,6 +6,7 @@ from torch import nn
 
 import gpe
 from gpe.errors import InputError
+from gpe.models.inside import pooled_at
 
 
 @pytest.fixture
@@ -35,6 +36,20 @@ def test_blocks_nest(net, images):
         expected = net(images)
     with gpe.ablated(net, "0", torch.tensor([1])), gpe.ablated(net, "0", [4]):
         torch.testing.assert_close(net(images), expected, rtol=0, atol=0)
+
+
+def test_a_layer_is_looked_at_within_a_block_that_removes_some_of_it(net, images):
+    """The passes by which the block looks at it are not counted as its calls."""
+    with gpe.ablated(net, "1", [1, 4]):
+        ranked = gpe.rank_channels(net, [images], layer="1")["overall"]
+    assert (ranked.scores == 0).nonzero().flatten().tolist() == [1, 4]
+    whole = gpe.rank_channels(net, [images], layer="1")["overall"]
+    with gpe.ablated(net, "0", [0]), gpe.ablated(net, "0", [2]):
+        inner = gpe.rank_channels(net, [images], layer="0", modes=["overall"])["overall"]
+        latents = pooled_at(net, ["0", "1"], images)
+    assert (inner.scores == 0).nonzero().flatten().tolist() == [0, 2]
+    assert not latents["0"][:, [0, 2]].any() and latents["0"][:, [1, 3, 4, 5]].all()
+    assert (whole.scores > 0).sum() > (ranked.scores > 0).sum()
 
 
 def test_the_network_is_untouched_afterwards_also_by_an_error(net, images):

@@ -212,6 +212,14 @@ def test_traced_and_scripted_networks_are_refused(make):
             sweep(model, _image(), 4, layer)
 
 
+def test_exported_networks_are_refused():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
+    exported = torch.export.export(net, (_image(),)).module()
+    for model, layer in ((exported, "0"), (nn.Sequential(exported), "0.0")):
+        with pytest.raises(InputError, match="is exported, which cannot be looked into"):
+            gpe.rank_channels(model, [_image()], layer=layer)
+
+
 def _image():
     return torch.randn(1, 3, 8, 8)
 

@@ -127,6 +127,15 @@ class TestPrefixes:
         weights = {"model.conv.weight": STATE["conv.weight"], "conv.bias": STATE["conv.bias"]}
         assert fit(weights, STATE).keys() == weights.keys()
 
+    @pytest.mark.parametrize("prefix", ["model.", "model._orig_mod."])
+    def test_weights_of_a_loss_beside_the_network_are_left_out(self, prefix):
+        weights = {f"{prefix}{name}": value for name, value in STATE.items()}
+        weights |= {"criterion.weight": torch.ones(3), "metric.total": torch.ones(1)}
+        with pytest.warns(UserWarning, match=r"criterion\.weight, metric\.total are of no part"):
+            assert_same(fit(weights, STATE), STATE)
+        two = weights | {f"teacher.{name}": value for name, value in STATE.items()}
+        assert fit(two, STATE).keys() == two.keys()
+
     @pytest.mark.parametrize("kind", ["data parallel", "compiled", "averaged", "lightning"])
     def test_into_a_network(self, tmp_path, kind):
         torch.manual_seed(0)

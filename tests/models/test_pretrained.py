@@ -341,6 +341,13 @@ class TestOwnNetworks:
             "def of_timm(): return timm.create_model('test_resnet')\n"
             "def segmenter(): return nn.Conv2d(3, 7, 1)\n"
             "def features(): return nn.Conv2d(3, 7, 2, 2)\n"
+            "class Said(nn.Conv2d):\n"
+            "    say = staticmethod(lambda answer: (answer, None))\n"
+            "    def forward(self, images): return self.say(super().forward(images))\n"
+            "class Named(Said):\n"
+            "    say = staticmethod(lambda answer: {'logits': answer})\n"
+            "def tuples(): return Said(3, 7, 1)\n"
+            "def dicts(): return Named(3, 7, 2, 2)\n"
             "def wrong(): raise OSError('no\\nsuch')\n"
             "def number(): return 3\n"
             "def narrow(): return nn.Linear(3, 3)\n"
@@ -357,6 +364,8 @@ class TestOwnNetworks:
             ("of_timm", "classification", 1000),
             ("segmenter", "segmentation", 7),
             ("features", "features", 0),
+            ("tuples", "segmentation", 7),
+            ("dicts", "segmentation", 7),  # a name says it, whatever the size
         ],
     )
     def test_task(self, name: str, task: str, classes: int):

@@ -6,13 +6,19 @@ import torchvision
 from torch import Tensor, nn
 
 
-def build(name: str, **options) -> nn.Module:
-    """``timm/NAME`` or ``torchvision/NAME``, float64 with random weights, in evaluation mode."""
+def build(name: str, side: int = 64, **options) -> nn.Module:
+    """``timm/NAME`` or ``torchvision/NAME``, float64 with random weights, in evaluation mode.
+
+    One of a fixed size is made for images of this side.
+    """
     library, _, name = name.partition("/")
     torch.manual_seed(0)
     if library == "timm":
+        if timm.get_pretrained_cfg(name).fixed_input_size:
+            options["img_size"] = side
         net = timm.create_model(name, **options)
     else:
+        options |= {"image_size": side} if name.startswith("vit") else {}
         known = {"weights": None} | ({"init_weights": False} if name == "googlenet" else {})
         net = torchvision.models.get_model(name, **known, **options)
     # Zero gammas and layer scales of 1e-6 would leave most channels alike, zero heads all logits.

@@ -1,10 +1,11 @@
 """Networks that nobody here wrote: what gpe makes of each beside hooks written by hand.
 
-    python -m tests.networks.sweep --out table.json [--only SUBSTRING]
+    python -m tests.networks.sweep --out results/networks.json [PART OF A NAME ...]
 
 Random weights in float64, two random images. Two layers each: one of the middle and the last
-feature map. What differs by more than rounding is WRONG, and the script ends with 1. Networks that
-the table has already are passed over, so that it can be made in pieces.
+feature map. What differs by more than rounding is WRONG, what is raised but an InputError CRASHED,
+and the script ends with 1. The table is written after each network; networks that it has already
+are passed over, so that the script can be stopped and started again.
 """
 
 import argparse
@@ -22,34 +23,28 @@ from gpe.ablation.choice import Engines
 from gpe.ablation.plan import make_plan
 from gpe.models.inside import layout_of
 from gpe.models.stages import last_feature_map, layers_by_depth
+from gpe.records import atomic
 from tests.networks.by_hand import build, output_of, pooled, scores, without
 
 MODES = ("overall", "left", "kernel_flip_mirror", "kernel_flip_pair")
 CHECKS = ("ranking", "ablation", "sweep")
+BAD = ("WRONG", "CRASHED")
 TOLERANCE = 1e-8  # of the largest score or logit, in float64
 
-# How a network's stages and its last feature map lie (one word for both), and the image's side.
-NETWORKS: dict[str, tuple[str, int]] = {
+# How a network's stages and its last feature map lie, one word for both where these are alike.
+NETWORKS: dict[str, str] = {
     **dict.fromkeys(
         (
             *("torchvision/alexnet", "torchvision/convnext_tiny", "torchvision/densenet121"),
             *("torchvision/efficientnet_b0", "torchvision/efficientnet_v2_s"),
             *("torchvision/googlenet", "torchvision/inception_v3", "torchvision/mnasnet0_5"),
-            *("torchvision/mobilenet_v2", "torchvision/mobilenet_v3_small"),
-            *("torchvision/mobilenet_v3_large", "torchvision/regnet_x_400mf"),
-            *("torchvision/regnet_y_400mf", "torchvision/resnet18", "torchvision/resnet50"),
-            *("torchvision/resnext50_32x4d", "torchvision/shufflenet_v2_x0_5"),
-            *("torchvision/squeezenet1_0", "torchvision/squeezenet1_1", "torchvision/vgg11"),
-            *("torchvision/vgg11_bn", "torchvision/wide_resnet50_2"),
-        ),
-        ("NCHW", 96),
-    ),
-    "torchvision/maxvit_t": ("NCHW", 224),
-    "torchvision/swin_t": ("NHWC NCHW", 64),  # it permutes before it pools
-    "torchvision/swin_v2_t": ("NHWC NCHW", 64),
-    "torchvision/vit_b_32": ("1+NTC", 224),
-    **dict.fromkeys(
-        (
+            *("torchvision/maxvit_t", "torchvision/mobilenet_v2"),
+            *("torchvision/mobilenet_v3_small", "torchvision/mobilenet_v3_large"),
+            *("torchvision/regnet_x_400mf", "torchvision/regnet_y_400mf"),
+            *("torchvision/resnet18", "torchvision/resnet50", "torchvision/resnext50_32x4d"),
+            *("torchvision/shufflenet_v2_x0_5", "torchvision/squeezenet1_0"),
+            *("torchvision/squeezenet1_1", "torchvision/vgg11", "torchvision/vgg11_bn"),
+            *("torchvision/wide_resnet50_2",),
             *("timm/resnet18", "timm/resnet50d", "timm/resnetv2_50", "timm/resnet50_gn"),
             *("timm/resnet50_clip", "timm/seresnext26d_32x4d", "timm/ecaresnet26t"),
             *("timm/skresnet18", "timm/res2net50_14w_8s", "timm/resnest14d", "timm/cspresnet50"),
@@ -66,45 +61,46 @@ NETWORKS: dict[str, tuple[str, int]] = {
             *("timm/starnet_s1", "timm/fasternet_t0", "timm/hgnetv2_b0", "timm/mobileone_s0"),
             *("timm/nfnet_l0", "timm/nf_resnet50", "timm/gernet_s", "timm/efficientvit_b0"),
             *("timm/poolformer_s12", "timm/fastvit_t8", "timm/repvit_m0_9", "timm/rdnet_tiny"),
-        ),
-        ("NCHW", 128),
-    ),
-    **dict.fromkeys(
-        (
             *("timm/mobilevit_xxs", "timm/coatnet_nano_rw_224", "timm/maxvit_rmlp_pico_rw_256"),
             *("timm/davit_tiny", "timm/caformer_s18", "timm/tiny_vit_5m_224"),
+            *("timm/swinv2_cr_tiny_ns_224", "timm/convmixer_768_32"),
         ),
-        ("NCHW", 256),
+        "NCHW",
     ),
-    "timm/coatnet_nano_rw_224": ("NCHW", 224),
-    "timm/tiny_vit_5m_224": ("NCHW", 224),
-    "timm/nest_tiny": ("NCHW NHWC", 224),  # its last norm lies the other way
-    "timm/swinv2_cr_tiny_ns_224": ("NCHW", 224),
+    "timm/nest_tiny": "NCHW NHWC",  # its last norm lies the other way
+    "torchvision/swin_t": "NHWC NCHW",  # it permutes before it pools
+    "torchvision/swin_v2_t": "NHWC NCHW",
     **dict.fromkeys(
-        ("timm/swin_tiny_patch4_window7_224", "timm/sequencer2d_s", "timm/swin_s3_tiny_224"),
-        ("NHWC", 224),
+        (
+            *("timm/swin_tiny_patch4_window7_224", "timm/sequencer2d_s", "timm/swin_s3_tiny_224"),
+            *("timm/swinv2_tiny_window8_256", "timm/mambaout_femto"),
+        ),
+        "NHWC",
     ),
-    "timm/swinv2_tiny_window8_256": ("NHWC", 256),
-    "timm/mambaout_femto": ("NHWC", 96),
     **dict.fromkeys(
         (
             *("timm/hiera_tiny_224", "timm/mixer_s32_224", "timm/resmlp_12_224"),
-            *("timm/gmlp_ti16_224", "timm/vit_base_patch32_siglip_256", "timm/convmixer_768_32"),
+            *("timm/gmlp_ti16_224", "timm/vit_base_patch32_siglip_256"),
         ),
-        ("NTC", 224),
+        "NTC",
     ),
-    "timm/convmixer_768_32": ("NCHW", 64),
-    "timm/vit_base_patch32_siglip_256": ("NTC", 256),
     **dict.fromkeys(
         (
-            *("timm/vit_tiny_patch16_224", "timm/deit_tiny_patch16_224"),
+            *("torchvision/vit_b_32", "timm/vit_tiny_patch16_224", "timm/deit_tiny_patch16_224"),
             *("timm/beit_base_patch16_224", "timm/eva02_tiny_patch14_224"),
         ),
-        ("1+NTC", 224),
+        "1+NTC",
     ),
-    "timm/deit_tiny_distilled_patch16_224": ("2+NTC", 224),
-    "timm/cait_xxs24_224": ("NTC 1+NTC", 224),  # the class token comes in late
-    "timm/xcit_nano_12_p16_224": ("NTC 1+NTC", 224),
+    "timm/deit_tiny_distilled_patch16_224": "2+NTC",
+    "timm/cait_xxs24_224": "NTC 1+NTC",  # the class token comes in late
+    "timm/xcit_nano_12_p16_224": "NTC 1+NTC",
+}
+# Of images, in pixels; those of a fixed size are made for this one.
+SIDE = 64
+SIDES = {
+    **dict.fromkeys(("torchvision/inception_v3", "timm/inception_v4"), 96),
+    "torchvision/maxvit_t": 224,
+    "timm/eva02_tiny_patch14_224": 56,
 }
 
 
@@ -178,6 +174,9 @@ def checked(net: nn.Module, layer: str, layout: str, images: Tensor) -> dict:
         except gpe.InputError as error:
             row[check.__name__] = f"refused: {error}"
             continue
+        except Exception as error:
+            row[check.__name__] = f"CRASHED: {type(error).__name__}: {error}"[:200]
+            continue
         row[check.__name__] = "equal" if off < TOLERANCE else "WRONG"
         row[f"{check.__name__}_difference"] = off
         if note:
@@ -187,11 +186,10 @@ def checked(net: nn.Module, layer: str, layout: str, images: Tensor) -> dict:
 
 def rows_of(name: str) -> list[dict]:
     """Both layers of a network."""
-    layouts, side = NETWORKS[name]
-    start = perf_counter()
-    net, about = build(name), {"network": name, "side": side}
+    start, layouts, side = perf_counter(), NETWORKS[name], SIDES.get(name, SIDE)
+    net, about = build(name, side), {"network": name, "side": side}
     if getattr(net, "num_classes", 0) > 1000:  # the matrices of 21,841 classes take gigabytes
-        net = build(name, num_classes=1000)
+        net = build(name, side, num_classes=1000)
     images = torch.rand(2, 3, side, side, dtype=torch.float64)
     stages, last = layers_by_depth(net, images), last_feature_map(net, images)
     middle, *_, end = layouts.split() * 2
@@ -204,17 +202,19 @@ def rows_of(name: str) -> list[dict]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default="")
+    parser.add_argument("names", nargs="*", default=[""], help="parts of names; all if none")
     options = parser.parse_args()
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
     done = {row["network"] for row in rows}
     for name in NETWORKS:
-        if options.only in name and name not in done:
-            rows += rows_of(name)
-            for row in rows[-2:]:
-                print(*(row[k] for k in ("network", "layer", *CHECKS)), row["seconds"], flush=True)
-            options.out.write_text(json.dumps(rows, indent=1) + "\n")
-    return int(any(row[check] == "WRONG" for row in rows for check in CHECKS))
+        if name in done or not any(part in name for part in options.names):
+            continue
+        rows += rows_of(name)
+        for row in rows[-2:]:
+            print(*(row[k] for k in ("network", "layer", *CHECKS)), row["seconds"], flush=True)
+        with atomic(options.out) as path:
+            path.write_text(json.dumps(rows, indent=1) + "\n")
+    return int(any(row[check].startswith(BAD) for row in rows for check in CHECKS))
 
 
 if __name__ == "__main__":

@@ -133,4 +133,5 @@ def _latents(
         batch_size=config.canvases,
         mean=network.mean,
         std=network.std,
+        channel_dim=config.channel_dim,
     )[layer]

@@ -18,6 +18,7 @@ from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.shifts import expect_room
 from gpe.experiments.trained import open_trained
 from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
+from gpe.models.running import forward, pick_logits
 from gpe.records import Record, save_arrays
 
 
@@ -63,7 +64,7 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
         @torch.no_grad()
         def logits(views: Tensor) -> Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                return model(views)
+                return pick_logits(forward(model, views))
 
         options: dict[str, Any] = {
             "protocol": config.protocol,

@@ -55,6 +55,7 @@ def decode(config: DecodeConfig, seen: Seen, *, tell: Callable[[str], None]) -> 
             batch_size=config.canvases,
             mean=network.mean,
             std=network.std,
+            channel_dim=config.channel_dim,
         )
         parts.append((latents, cells))
     through = perf_counter() - started

@@ -16,8 +16,9 @@ from gpe.ablation.plan import make_plan
 from gpe.data.pixels import IGNORE
 from gpe.experiments.images import images_for
 from gpe.experiments.options import Places
-from gpe.experiments.removal.classify import centre_views, reference
+from gpe.experiments.removal.classify import reference
 from gpe.experiments.removal.config import REGIONS, ClassificationConfig, RemovalConfig
+from gpe.experiments.removal.layers import centre_views
 from gpe.experiments.segmentation.run import expect_classes, open_segmenter, pixels
 from gpe.experiments.trained import Trained
 from gpe.metrics.evaluating import evaluating

@@ -1,4 +1,4 @@
-"""``gpe ablate --task classify``: top-1 without channels before a classifier's linear layer."""
+"""``gpe rank`` and ``gpe ablate --task classify``: a classifier's channels, and top-1 without."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpe.ablation import ClassifierAblation, classifier_sweep
-from gpe.data import centre_view, match_classes
+from gpe.data import match_classes
 from gpe.data.classes import ClassMatch
 from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
 from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal.config import ClassificationConfig, expect_counts
+from gpe.experiments.removal.layers import Layer, autocast, centre_views
 from gpe.experiments.removal.rankings import (
     arrays_of,
     digest_of,
@@ -24,6 +25,7 @@ from gpe.experiments.removal.rankings import (
     expect_about,
     expect_channels,
     in_parts,
+    kept_of,
     merged,
     read_rankings,
     save_rankings,
@@ -32,8 +34,8 @@ from gpe.experiments.removal.rankings import (
     wanted_of,
 )
 from gpe.experiments.runs import record, run_all
-from gpe.experiments.trained import Trained, open_trained
-from gpe.models.head import SplitClassifier, split_classifier
+from gpe.experiments.trained import Trained, about_layer, open_trained
+from gpe.models.head import NotLinearError, SplitClassifier, split_classifier
 from gpe.models.inside import digest
 from gpe.models.stages import last_feature_map
 from gpe.ranking import ChannelRanking, rank_channels
@@ -57,38 +59,60 @@ def run(configs: Sequence[ClassificationConfig], places: Places, progress: Progr
     files = {config.rankings_digest: rankings for config, _, rankings in given}
 
     def ablate(config: ClassificationConfig, directory: Path) -> Record:
-        progress.tell(f"ablate: {config.network} on {config.data}")
+        progress.tell(f"{config.job}: {config.network} on {config.data}")
         network, read = networks[config.weights_digest], files[config.rankings_digest]
         images = images_for(config.data, network, images=config.images, places=places)
         images = images.to(config.device)
-        known = match_classes(network.classes, images.classes, count=network.num_classes or 0)
-        asked = known.labels(images.labels)
-        split, latents, ranked = _seen(config, network, images, asked, directory, read)
-        width = split.head.in_features
+        match, engine, split = class_match(network, images), dict[str, Any](), None
+        labels = match.labels(images.labels)
+        if config.job == "ablate":
+            progress.note(f"{config.data}: classes matched {match.reason}")
+        if config.job == "ablate" and not config.layer:
+            try:
+                split, latents, ranked = _seen(config, network, images, labels, directory, read)
+            except NotLinearError as error:
+                progress.note(f"{error}; the last feature map is ablated in its place")
+        if split is not None:
+            layer, width = split.layer, split.head.in_features
+        else:
+            network.model.to(config.device)
+            inside = Layer(config, network, images)
+            progress.note(about_layer(network, inside.name, inside.few))
+            layer, width, ranked = inside.name, inside.width, inside.ranked(directory, read, labels)
         wanted, matched = wanted_of(config, ranked)
         rankings, draws = {**wanted, **read}, draws_of(config, width)
         counts, ranges = config.removals(width)
-        orders = {**rankings, **draws, **matched}
-        head = split.head.float()
-        labels, match = reference(network, images, latents, head)
-        progress.note(f"{config.data}: classes matched {match.reason}")
-        swept = classifier_sweep(latents, labels, head, orders, counts=counts, ranges=ranges)
+        orders: dict[str, ChannelRanking | Tensor] = {**rankings, **draws, **matched}
+        if split is not None:
+            head = split.head.float()
+            asked, _ = reference(network, images, latents, head)
+            swept = classifier_sweep(latents, asked, head, orders, counts=counts, ranges=ranges)
+        elif config.job == "ablate":
+            swept, engine = inside.removed(orders, labels)
         save_rankings(rankings, directory)
-        save_arrays(directory, arrays_of(rankings) | {"right": swept.right})
+        arrays = arrays_of(rankings)
         result = {
             "channels": width,
             "classes": list(images.classes),
-            "labels": match.reason,
-            "reference": "labels" if match.outputs else "answers",
             "images": len(images),
             "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
+        }
+        chance = 100 / (network.num_classes or 1)
+        if config.job == "rank":
+            save_arrays(directory, arrays)
+            return record("rank", replace(config, layer=layer), result, chance=chance)
+        save_arrays(directory, arrays | {"right": swept.right})
+        result |= {
+            "labels": match.reason,
+            "reference": "labels" if match.outputs else "answers",
             "rows": _rows(swept),
             "excess": _excess(swept, list(rankings), list(draws)),
             "beyond_matched": _excess(swept, ["overall"], list(matched)),
             "shared": shared_of(matched, ranked["overall"].order, counts) if matched else {},
+            **engine,
         }
-        config = replace(config, counts=tuple(counts), layer=split.layer)
-        return record("ablate-classify", config, result, chance=100 / split.head.out_features)
+        config = replace(config, counts=tuple(counts), layer=layer)
+        return record("ablate-classify", config, result, chance=chance)
 
     return run_all([config for config, *_ in given], places, progress, ablate)
 
@@ -100,7 +124,7 @@ def _opened(
     network = open_trained(
         config.model,
         config.weights,
-        tasks=["classification"],
+        tasks=["classification"] if config.job == "ablate" else ["classification", "features"],
         image_size=config.image_size,
         resize_size=config.resize_size,
     )
@@ -128,8 +152,7 @@ def _seen(
         InputError: more channels than there are, or rankings that were ``read`` of others.
     """
     model = network.model.to(config.device)
-    bf16 = config.precision == "bf16"
-    with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16):
+    with autocast(config):
         some = range(min(2, len(images)))
         few = next(centre_views(config, network, images, some))
         split = split_classifier(model, few)
@@ -144,7 +167,7 @@ def _seen(
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], Tensor]:
             latents = []
 
-            def views() -> Iterator[tuple[Tensor, Tensor]]:
+            def seen() -> Iterator[tuple[Tensor, Tensor]]:
                 """The views and what they are to be named; their latents are kept as they pass."""
                 for batch in centre_views(config, network, images, indices):
                     with torch.no_grad():
@@ -160,43 +183,36 @@ def _seen(
             if modes := needed(config.modes):
                 rankings = rank_channels(
                     split.trunk,
-                    views(),
+                    seen(),
                     layer=split.layer,
                     modes=modes,
                     loss=loss,
                     start=indices[0],
+                    keep=kept_of(len(images)),
                 )
             else:
-                list(views())
+                list(seen())
             return rankings, torch.cat(latents)
 
-        parts = list(in_parts(directory, len(images), config.batch_size, part))
-    latents = torch.cat([latents for _, latents in parts if latents is not None])
-    return split, latents.to(config.device), merged([rankings for rankings, _ in parts])
+        latents, ranked = [], dict[str, ChannelRanking]()
+        for rankings, some_latents in in_parts(directory, len(images), config.batch_size, part):
+            ranked = merged([ranked, rankings])
+            latents += [] if some_latents is None else [some_latents]
+    return split, torch.cat(latents).to(config.device), ranked
 
 
 def reference(
     network: Trained, images: Images, latents: Tensor, head: nn.Linear
 ) -> tuple[Tensor, ClassMatch]:
     """What answers are held against: the labels as outputs, or what the whole network answers."""
-    match = match_classes(network.classes, images.classes, count=network.num_classes or 0)
+    match = class_match(network, images)
     labels = match.labels(images.labels)
     return (head(latents).argmax(1) if labels is None else labels), match
 
 
-def centre_views(
-    config: ClassificationConfig, network: Trained, images: Images, indices: Sequence[int]
-) -> Iterator[Tensor]:
-    """The normalised centres of images, batch by batch."""
-    order = torch.tensor(indices, dtype=torch.int64)
-    for batch in images.batches(order, config.batch_size):
-        yield centre_view(
-            batch,
-            network.sizes[0],
-            mean=network.mean,
-            std=network.std,
-            dtype=torch.float32,
-        )
+def class_match(network: Trained, images: Images) -> ClassMatch:
+    """Which output of the network is which class of the images."""
+    return match_classes(network.classes, images.classes, count=network.num_classes or 0)
 
 
 def _rows(swept: ClassifierAblation) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from gpe.experiments.options import (
     Command,
     Config,
     batch_size_option,
+    channel_dim_option,
     device_option,
     option,
     precision_option,
@@ -134,6 +135,7 @@ _RANKINGS_HELP = (
     "Files that gpe rank left, or the paper's JSON, as FILE or NAME=FILE; besides --modes, or in "
     "place of its default"
 )
+_LAYER_HELP = "Layer whose channels are ranked and removed; last: the last feature map"
 _COUNTS_HELP = "How many channels to remove"
 _RANGES_HELP = "Also remove each twentieth of a ranking by itself"
 _RANDOM_HELP = "Number of random orders, and of matched ones, to compare with"
@@ -152,7 +154,8 @@ class RemovalConfig(PixelConfig):
         None,
         unset="quick, or the one for --data",
     )
-    layer: str = option("Layer whose channels are ranked and removed", "backbone.layer4")
+    layer: str = option(_LAYER_HELP, "backbone.layer4")
+    channel_dim: int | None = channel_dim_option()
     modes: tuple[str, ...] = option(_MODES_HELP, (), check=_expect_mode)
     rankings: tuple[str, ...] = option(_RANKINGS_HELP, ())
     rankings_digest: str = option("Of the files' content", "", hidden=True)
@@ -226,13 +229,15 @@ class RemovalConfig(PixelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(Config):
-    """What is ranked and removed of one classifier, before its linear layer."""
+    """What is ranked and removed of one classifier, in a layer or before its linear layer."""
 
+    job: Literal["rank", "ablate"] = option("What is done", "ablate", hidden=True)
     task: str = option("What the network does", "classify", hidden=True)
     model: str = option("A classifier")
     network: str = option("Its name", "", hidden=True)
     weights_digest: str = option("Of its weights", "", hidden=True)
     layer: str = option("Whose channels are removed", "", hidden=True)
+    channel_dim: int | None = channel_dim_option()
     data: str = option("Images by class; its test images are ranked and scored on")
     weights: str | None = option("Its weights", None)
     images: int | None = option("Number of images, drawn by seed 0", None, at_least=1)
@@ -258,7 +263,7 @@ class ClassificationConfig(Config):
 
     @property
     def title(self) -> tuple[str, ...]:
-        return ("ablate-classify", *short_names(self.model), Path(self.data).name)
+        return (f"{self.job}-classify", *short_names(self.model), Path(self.data).name)
 
     def removals(self, channels: int) -> tuple[list[int], list[tuple[int, int]]]:
         """Counts, none always among them, and ranges for a layer of so many channels."""
@@ -271,9 +276,6 @@ class ClassifyOptions:
     """What ``gpe ablate`` asks beside, where it is a classifier's channels that are removed."""
 
     task: Literal["segment", "classify"] = option("segment or classify", "segment")
-    weights: str | None = option(
-        "A file of weights, or random", None, unset="the library's", group="With --task classify"
-    )
     image_size: int | None = option(
         "What the network sees (px)", None, unset="the model's", group="With --task classify"
     )
@@ -284,32 +286,36 @@ class ClassifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AblateConfig(RemovalConfig):
-    """``gpe ablate``: of segmentation networks, or of classifiers."""
+    """``gpe rank`` and ``gpe ablate``: of segmentation networks, or of classifiers."""
 
     data: str | None = option(  # type: ignore[assignment]
         f"{PIXEL_DATA_HELP}; to classify: {SMALL_SETS}, imagenet or a folder of images by class",
         None,
         unset="what it was trained on",
     )
+    layer: str | None = option(  # type: ignore[assignment]
+        _LAYER_HELP,
+        None,
+        unset="backbone.layer4; of a classifier last, to remove what its linear layer reads",
+    )
 
     @classmethod
     def several(cls, **given: Any) -> "Sequence[Config]":  # type: ignore[override]
-        of_classifier = {name: given.pop(name) for name in ("weights", "image_size", "resize_size")}
+        of_classifier = {name: given.pop(name) for name in ("image_size", "resize_size")}
         task = given.pop("task")
         expect_one_of("task", task, ("segment", "classify"))
         if task == "segment":
             _expect_none(of_classifier, task)
             return RemovalConfig.several(**given)
-        only_segment = ("regions", "engine", "layer", "split", "size", "output_stride", "boxes")
-        unset = {"engine": "auto", "layer": "backbone.layer4", "regions": REGIONS}
-        refused = {name: given.pop(name) for name in (*only_segment, "person")}
+        only_segment = ("regions", "engine", "split", "size", "person", "output_stride", "boxes")
+        unset = {"engine": "auto", "regions": REGIONS}
+        refused = {name: given.pop(name, None) for name in only_segment}
         _expect_none(
             {name: value for name, value in refused.items() if unset.get(name) != value}, task
         )
         if given["data"] is None:
             raise InputError("data: expected one with --task classify, got none")
         models = given.pop("checkpoint")
-        given.pop("job")
         if given.get("rankings") and given.get("modes") is None:
             given["modes"] = ()
         return [ClassificationConfig.of(model=model, **given, **of_classifier) for model in models]
@@ -356,16 +362,20 @@ def _expect_none(given: Mapping[str, Any], task: str) -> None:
 
 _IMAGES = ("data", "images", "batch_size", "device", "precision")
 _PLACES = ("workers", "root", "out", "resume", "force")
-_RANKED = ("checkpoint", "modes", "layer", "split", "size", "output_stride", "boxes", "person")
+_RANKED = (
+    *("checkpoint", "modes", "layer", "channel_dim", "split", "size", "output_stride"),
+    *("boxes", "person", "weights"),
+)
 _FIGURE = ("checkpoint", "preset", *_IMAGES)
 
 COMMANDS = (
     Command(
         "rank",
-        RemovalConfig,
+        AblateConfig,
         run="run",
         help="Rank the channels of a layer by how much position they hold (Equations 2 and 3).",
-        places=_PLACES,
+        places=("download", "max_pixels", *_PLACES),
+        extra=ClassifyOptions,
         only=(*_RANKED, *_IMAGES, "seed"),
         fixed={"job": "rank"},
     ),
@@ -375,8 +385,9 @@ COMMANDS = (
         run="run",
         help="Remove ranked channels and score what is left (section 4.2.2).\n\n"
         "Of a segmentation network region by region; of a classifier the channels before its "
-        "linear layer, by top-1 accuracy. Several networks are reported side by side.",
-        places=("download", *_PLACES),
+        "linear layer, or of --layer, by top-1 accuracy, or without labels by answers kept. "
+        "Several networks are reported side by side.",
+        places=("download", "max_pixels", *_PLACES),
         extra=ClassifyOptions,
         only=(
             *(*_RANKED, *_IMAGES, "rankings", "random_seeds", "counts", "ranges", "regions"),

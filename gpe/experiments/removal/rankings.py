@@ -1,8 +1,8 @@
 """Rankings as experiments take them from files, make them part by part, and leave them."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ from gpe.experiments.removal.config import MATCHED, ClassificationConfig, Remova
 from gpe.experiments.runs import PARTIAL
 from gpe.ranking import ChannelRanking
 from gpe.ranking.derived import derive, needed
+from gpe.ranking.result import Sums
+from gpe.ranking.tally import Keep
 from gpe.records import ARRAYS, atomic
 
 SHOWN = 20  # channels of a ranking that a record names
 _PARTS = 50  # at most, that a set is ranked in
+_LARGE = 10_000  # images: of more, no difference is kept, and parts are fewer, their files larger
+_LARGE_PARTS = 10
 _LEAST = 32  # images in a part
 
 
@@ -146,6 +150,11 @@ def shown(ranking: ChannelRanking) -> dict[str, Any]:
     return {"images": ranking.images, "top": top.tolist(), **values}
 
 
+def kept_of(count: int) -> Keep:
+    """What rankings of so many images keep, so that memory does not grow with large sets."""
+    return "images" if count <= _LARGE else "draws"
+
+
 def in_parts(
     directory: Path,
     count: int,
@@ -161,7 +170,7 @@ def in_parts(
         part: ranks the images with these indices, in all processes together; also yields what
             latents it came by on the way.
     """
-    size = max(_LEAST, -(-count // _PARTS))
+    size = max(_LEAST, -(-count // (_PARTS if count <= _LARGE else _LARGE_PARTS)))
     size = -(-size // batch_size) * batch_size
     for number, start in enumerate(range(0, count, size)):
         path = directory / f"{PARTIAL}-ranking-{number}"
@@ -173,7 +182,7 @@ def in_parts(
         yield kept
 
 
-def merged(parts: Sequence[Mapping[str, ChannelRanking]]) -> dict[str, ChannelRanking]:
+def merged(parts: Iterable[Mapping[str, ChannelRanking]]) -> dict[str, ChannelRanking]:
     """The rankings by the images of all parts."""
     found: dict[str, ChannelRanking] = {}
     for part in parts:
@@ -186,6 +195,9 @@ def _load_part(path: Path) -> tuple[dict[str, ChannelRanking], Tensor | None] | 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         rankings = {name: ChannelRanking(**about) for name, about in state["rankings"].items()}
+        for name, ranking in rankings.items():
+            if ranking.sums is not None:
+                rankings[name] = replace(ranking, sums=Sums(*ranking.sums))
         return rankings, state["latents"]
     except Exception:  # torch.load raises almost anything where there is no such file, or half
         return None
@@ -194,6 +206,7 @@ def _load_part(path: Path) -> tuple[dict[str, ChannelRanking], Tensor | None] | 
 def _save_part(path: Path, rankings: Mapping[str, ChannelRanking], latents: Tensor | None) -> None:
     about = {
         name: {one.name: getattr(ranking, one.name) for one in fields(ranking)}
+        | {"sums": ranking.sums and tuple(ranking.sums)}  # of no class that would be refused
         for name, ranking in rankings.items()
     }
     with atomic(path) as temporary:

@@ -17,6 +17,7 @@ from gpe.data import SegmentationSet
 from gpe.data.citypersons import Side, images_on_side, labels_on_side
 from gpe.data.pixels import SegmentationBatch
 from gpe.errors import InputError
+from gpe.experiments.canvases import LAST
 from gpe.experiments.options import Config, Places
 from gpe.experiments.processes import is_first, share
 from gpe.experiments.progress import Progress
@@ -37,6 +38,7 @@ from gpe.experiments.removal.rankings import (
     expect_about,
     expect_channels,
     in_parts,
+    kept_of,
     merged,
     read_rankings,
     save_rankings,
@@ -48,9 +50,10 @@ from gpe.experiments.runs import PARTIAL, record, run_all
 from gpe.experiments.segmentation import run as segmentation
 from gpe.experiments.segmentation.config import SegmentationConfig
 from gpe.experiments.segmentation.scores import SAMPLE_SIDE
-from gpe.experiments.trained import Trained
+from gpe.experiments.trained import Trained, about_layer
 from gpe.models.deeplab import low_resolution_logits
 from gpe.models.inside import layout_of
+from gpe.models.stages import CLEAR, last_feature_map
 from gpe.ranking import ChannelRanking, rank_channels
 from gpe.ranking.derived import needed
 from gpe.ranking.modes import ACTIVITY
@@ -84,8 +87,12 @@ def run(configs: Sequence[Config], places: Places, progress: Progress) -> list[P
         network, rankings = networks[config.weights_digest], files[config.rankings_digest]
         split = config.split or "val"
         images = segmentation.pixels(config, places, split, config.size, config.images)
-        segmentation.expect_classes(network, images)
-        return _Target(config, network.model.to(config.device), images, directory).done(rankings)
+        if config.job != "rank":  # to which labels tell nothing but who is on which side
+            segmentation.expect_classes(network, images)
+        model = network.model.to(config.device)
+        one = next(images.batches(1, order=[0])).images
+        progress.note(about_layer(network, config.layer, one))
+        return _Target(config, model, images, directory).done(rankings)
 
     return run_all([config for config, *_ in given], places, progress, do)
 
@@ -98,6 +105,11 @@ def _opened(
         trained = _train(config, places, progress)
         config = replace(config, checkpoint=str(trained), preset=None)
     config, network = segmentation.open_segmenter(config)
+    if config.layer == LAST:
+        side = network.input_size or CLEAR
+        image = torch.zeros(1, 3, *(config.size or (side, side)))
+        last = last_feature_map(network.model, image, inside=network.inside)
+        config = replace(config, layer=last)
     rankings = read_rankings(config)
     expect_about(rankings, [config.layer], [config.weights_digest])
     return replace(config, rankings_digest=digest_of(rankings)), network, rankings
@@ -134,6 +146,7 @@ class _Target:
     ):
         self.config, self.model, self.images = config, model, images
         self.directory = directory
+        self.at: dict[str, Any] = {"layer": config.layer, "channel_dim": config.channel_dim}
         self.subsets: dict[Side, list[str]] = {
             side: self._side(side) for side in get_args(Side) if side in needed(config.modes)
         }
@@ -177,7 +190,8 @@ class _Target:
         """How many the layer has."""
         with self._autocast():
             one = next(self.images.batches(1, order=[0])).images
-            return layout_of(self.model, self.config.layer, one).channels
+            dim = self.config.channel_dim
+            return layout_of(self.model, self.config.layer, one, channel_dim=dim).channels
 
     def _rankings(self) -> dict[str, ChannelRanking]:
         """All that are asked for or needed for these, in one pass over the images."""
@@ -198,16 +212,15 @@ class _Target:
                 return {}, None
             with self._autocast():
                 batches = self._batches(indices)
-                return (
-                    rank_channels(
-                        self.model, batches, layer=config.layer, modes=modes, subsets=subsets
-                    ),
-                    None,
+                found = rank_channels(
+                    self.model, batches, modes=modes, subsets=subsets, keep=keep, **self.at
                 )
+                return found, None
 
         count = len(self.images)
+        keep = kept_of(count)
         parts = in_parts(self.directory, count, config.batch_size or 1, part)
-        return merged([rankings for rankings, _ in parts])
+        return merged(rankings for rankings, _ in parts)
 
     def _removed(
         self, config: RemovalConfig, orders: Mapping[str, ChannelRanking | Tensor]
@@ -254,7 +267,7 @@ class _Target:
                 self.model,
                 self._batches(range(len(self.images))),
                 orders,
-                layer=self.config.layer,
+                **self.at,
                 num_classes=len(self.images.classes),
                 engine=self.config.engine,
                 checkpoint=self.directory / f"{PARTIAL}-{kept}.safetensors",
@@ -293,7 +306,7 @@ class _Target:
 
     def _answer(self, seen: Tensor, size: Sequence[int], channels: Tensor) -> Tensor:
         """Predictions uint8 ``[H,W]`` without ``channels``."""
-        with self._autocast(), ablated(self.model, self.config.layer, channels):
+        with self._autocast(), ablated(self.model, channels=channels, **self.at):
             logits = low_resolution_logits(self.model, seen)
         full = F.interpolate(logits.float(), list(size), mode="bilinear")
         return full[0].argmax(0).byte().cpu()

@@ -8,6 +8,7 @@ from gpe.choices import Backbone, PixelData, Precision
 from gpe.errors import InputError
 from gpe.experiments.options import (
     TORCHRUN_HELP,
+    WEIGHTS_HELP,
     Command,
     Config,
     TrainingConfig,
@@ -20,8 +21,8 @@ from gpe.experiments.options import (
 )
 
 CHECKPOINT_HELP = (
-    "A run of gpe segment train, or a file: torchvision's weights of deeplabv3_resnet50, or the "
-    "authors' checkpoint"
+    "A run of gpe segment train; a file: torchvision's weights of deeplabv3_resnet50, or the "
+    "authors' checkpoint; a segmentation network of torchvision; or module:function, your own"
 )
 PIXEL_DATA_HELP = "streets, camvid, cityscapes or voc"
 AS_TRAINED = "what it was trained on"
@@ -169,6 +170,7 @@ class PixelConfig(Config):
     """
 
     checkpoint: str = option(CHECKPOINT_HELP, argument=True)
+    weights: str | None = option(WEIGHTS_HELP, None, unset="its own")
     network: str = option("Its name", "", hidden=True)
     weights_digest: str = option("Of its weights", "", hidden=True)
     data: PixelData | None = option(PIXEL_DATA_HELP, None, unset=AS_TRAINED)

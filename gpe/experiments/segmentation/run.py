@@ -259,7 +259,10 @@ SomePixelConfig = TypeVar("SomePixelConfig", bound=PixelConfig)
 def open_segmenter(config: SomePixelConfig) -> tuple[SomePixelConfig, Trained]:
     """The network of a configuration; and that, with what it was trained with for what is None."""
     network = open_trained(
-        config.checkpoint, tasks=["segmentation"], output_stride=config.output_stride
+        config.checkpoint,
+        config.weights,
+        tasks=["segmentation"],
+        output_stride=config.output_stride,
     )
     known: dict[str, Any] = {name: network.config.get(name) for name in ("data", "split", "size")}
     if config.data not in (None, known["data"]):

@@ -33,6 +33,7 @@ def test_every_option_reaches_the_record(call, tmp_path):
         "image_size": 20,
         "images": 9,
         "canvases": 4,
+        "channel_dim": 1,
         "device": "cpu",
         "seed": 3,
     }

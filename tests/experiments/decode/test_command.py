@@ -42,6 +42,7 @@ def test_every_option_reaches_the_readout(call):
         "learning_rate": 0.02,
         "weight_decay": 0.5,
         "canvases": 4,
+        "channel_dim": 1,
         "device": "cpu",
     }
     words = []

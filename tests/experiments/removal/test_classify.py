@@ -72,6 +72,33 @@ def test_a_row_is_what_the_network_scores_without_the_channels(removed, network,
     assert len({row["accuracy"] for row in rows}) > 5
 
 
+def test_a_layer_by_name_is_removed_from_the_whole_network(removed, network, tmp_path):
+    """What the linear layer reads are the pooled channels of this one."""
+    directory = ablate(config(network, layer="backbone"), tmp_path)
+    found, expected = load_arrays(directory), load_arrays(removed)
+    assert torch.equal(found["order.overall"], expected["order.overall"])
+    assert torch.equal(found["right"], expected["right"])
+    record = Record.load(directory)
+    assert record.config["layer"] == "backbone"
+    assert record.result["engine"]["measured"] < 1e-5
+
+
+def test_the_last_feature_map_where_logits_are_no_linear_map(tmp_path):
+    options = {"weights": "random", "image_size": 64, "images": 6, "counts": (0, 9)}
+    directory = ablate(config("squeezenet1_1", **options, ranges=False), tmp_path)
+    record = Record.load(directory)
+    assert record.config["layer"] == "features.12" and record.result["channels"] == 512
+    assert record.result["engine"]["measured"] < 1e-5 and len(record.result["rows"]) == 6
+
+
+def test_rank_alone(network, tmp_path, removed):
+    directory = ablate(config(network, job="rank", layer="last"), tmp_path)
+    record = Record.load(directory)
+    assert record.experiment == "rank" and record.config["layer"].startswith("backbone")
+    found, expected = load_arrays(directory), load_arrays(removed)
+    torch.testing.assert_close(found["scores.overall"], expected["scores.overall"])
+
+
 def test_channels_are_ranked_as_before_the_pooling(removed, network, images):
     opened, arrays = open_trained(str(network)), load_arrays(removed)
     modes = ("overall", "kernel_flip_pair")

@@ -29,6 +29,12 @@ def test_rank_then_ablate_by_its_files(call, network):
     assert ranked["config"]["modes"] == ["overall", "random"]
     (file,) = network.parent.parent.glob("ranked/*/overall.safetensors")
 
+    # Channels of another dimension are other channels.
+    by_row = ["--layer", "backbone.layer4", "--channel-dim", "-2", "--out", "rows"]
+    code, out, err = call("rank", network, *by_row, *HERE)
+    assert code == 0, err
+    assert json.loads(out)["result"]["channels"] < ranked["result"]["channels"]
+
     options = ["--counts", "0,4", "--no-ranges", "--regions", "left", "--random-seeds", "1"]
     options += ["--engine", "general", "--out", "removed"]
     code, out, err = call("ablate", network, "--rankings", file, *options, *HERE)
@@ -104,7 +110,7 @@ def test_classifiers_side_by_side(call):
         (["a", "--task", "detect"], "gpe: task: expected one of segment, classify"),
         (["a", "--task", "classify"], "gpe: data: expected one with --task classify"),
         (["a", "--regions", "left", *CLASSIFY], "gpe: regions: expected none with --task classify"),
-        (["a", "--weights", "random"], "gpe: weights: expected none with --task segment"),
+        (["a", "--image-size", "9"], "gpe: image_size: expected none with --task segment"),
         (["resnet81", *CLASSIFY], "gpe: name: expected a classifier of torchvision or timm"),
     ],
 )
@@ -133,3 +139,13 @@ def test_one_image_one_count_and_no_random_order(call):
     assert code == 0 and "all channels" in out, err
     code, _, err = call("report", "removed")
     assert code == 0, err
+
+
+def test_a_segmentation_network_of_a_library_ranks_its_last_feature_map(call):
+    """Its classes are not the images'; no label is needed for that."""
+    words = ["--weights", "random", "--data", "streets", "--size", "32,64", "--images", "2"]
+    code, out, err = call("rank", "lraspp_mobilenet_v3_large", *words, "--layer", "last", *HERE)
+    assert code == 0, err
+    assert json.loads(out)["config"]["layer"] == "backbone.16" and "followed by" in err
+    code, _, err = call("ablate", "lraspp_mobilenet_v3_large", *words, "--layer", "last", *HERE)
+    assert code == 2 and "gpe: data: expected a set with the classes of" in err

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from gpe.errors import InputError
-from gpe.experiments.removal import classify
+from gpe.experiments.removal import classify, rankings
 from gpe.experiments.removal import run as removal
 from gpe.experiments.removal.config import AblateConfig, RemovalConfig
-from gpe.experiments.removal.rankings import digest_of, read_rankings
-from gpe.ranking import ChannelRanking
+from gpe.experiments.removal.rankings import digest_of, in_parts, kept_of, merged, read_rankings
+from gpe.ranking import ChannelRanking, rank_channels
 from gpe.records import Record
 from tests.experiments.tiny import config as classifier_config
 from tests.experiments.tiny import launch
@@ -65,7 +66,14 @@ def of_classifier(model, **options):
     given = {"job": "ablate", "task": "classify", "checkpoint": [model], "data": "digits"}
     given |= dict.fromkeys(("weights", "image_size", "resize_size", "rankings", "modes"))
     given |= dict.fromkeys(("split", "size", "output_stride", "boxes", "person", "regions"))
-    given |= {"layer": None, "engine": None, "images": 40, "counts": (4,), "ranges": False}
+    given |= {
+        "layer": None,
+        "channel_dim": None,
+        "engine": None,
+        "images": 40,
+        "counts": (4,),
+        "ranges": False,
+    }
     (found,) = AblateConfig.several(**given | {"random_seeds": 1} | options)
     return found
 
@@ -134,6 +142,37 @@ def test_another_width_is_refused_before_images_are_ranked(network, classifier, 
         beside = of_classifier(classifier, rankings=files, modes=("overall",))
         launch(removal.run, tmp_path / "out", beside)
     assert not (tmp_path / "out").exists()
+
+
+class TestLargeSets:
+    """Of more images than are kept, sums stand for them; a run goes on where it stopped."""
+
+    def test_ranked_alike(self, network, classifier, tmp_path, monkeypatch):
+        def both(name):
+            segments = ablate(network, tmp_path / name, modes=("overall",))
+            images = of_classifier(classifier, modes=("overall",))
+            ((directory,), _) = launch(removal.run, tmp_path / name, images)
+            return [r.result["rankings"]["overall"] for r in (segments, Record.load(directory))]
+
+        small = both("small")
+        monkeypatch.setattr(rankings, "_LARGE", 0)
+        for one, other in zip(small, both("large"), strict=True):
+            assert one["top"] == other["top"] and one["images"] == other["images"]
+            assert one["scores"] == pytest.approx(other["scores"], rel=1e-6)
+            assert one["low"] != other["low"]  # another bootstrap
+
+    def test_parts_are_read_again(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(rankings, "_LARGE", 0)
+        net, images, made = nn.Conv2d(3, 4, 3), torch.rand(64, 3, 8, 8), []
+
+        def part(indices):
+            made.append(indices)
+            options = {"layer": "0", "start": indices[0], "keep": kept_of(64)}
+            return rank_channels(nn.Sequential(net), [images[indices]], **options), None
+
+        both = [merged(r for r, _ in in_parts(tmp_path, 64, 1, part))["overall"] for _ in range(2)]
+        assert len(made) == 2 and torch.equal(both[0].interval, both[1].interval)
+        assert both[0].differences is None and both[0].images == 64
 
 
 class TestContent:
