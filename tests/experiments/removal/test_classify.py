@@ -85,6 +85,7 @@ def test_a_layer_by_name_is_removed_from_the_whole_network(removed, network, tmp
 
 def test_the_last_feature_map_where_logits_are_no_linear_map(tmp_path):
     options = {"weights": "random", "image_size": 64, "images": 6, "counts": (0, 9)}
+    options["modes"] = ("overall",)
     directory = ablate(config("squeezenet1_1", **options, ranges=False), tmp_path)
     record = Record.load(directory)
     assert record.config["layer"] == "features.12" and record.result["channels"] == 512
