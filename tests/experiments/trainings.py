@@ -29,7 +29,7 @@ JOBS = {
         augshift,
         tiny.config(**_AUGSHIFT, batch_size=14, epochs=4, learning_rate=1e-4),
     ),
-    "segment": (segment, tiny_segments.config(batch_size=3, epochs=7, learning_rate=1e-4)),
+    "segment": (segment, tiny_segments.config(batch_size=3, epochs=7, learning_rate=1e-5)),
 }
 
 
