@@ -25,7 +25,7 @@ help: ## list these targets
 
 install: $(GPE) ## make .venv and build gpe into it
 
-demo: $(GPE) ## show what gpe is about in some minutes, and write a report
+demo: $(GPE) ## show what gpe is about in five minutes, and write a report
 	@$(VENV)/bin/python -m gpe.cli demo
 
 test: $(GPE) ## run all tests, in two processes

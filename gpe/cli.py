@@ -299,7 +299,7 @@ def demo(
     ),
     force: Annotated[bool, typer.Option("--force", help="Run again what is finished")] = False,
 ) -> None:
-    """Show in some minutes what pooled features know of position, and write a report."""
+    """Show in five minutes what pooled features know of position, and write a report."""
     from gpe.experiments.demo import run
 
     run(out, force=force)

@@ -1,4 +1,4 @@
-"""``gpe demo``: what pooled features know of position, in some minutes on two CPU cores."""
+"""``gpe demo``: what pooled features know of position, in five minutes on two CPU cores."""
 
 from pathlib import Path
 

@@ -23,7 +23,7 @@ from gpe.ablation.choice import Engines
 from gpe.ablation.plan import make_plan
 from gpe.models.inside import layout_of
 from gpe.models.stages import last_feature_map, layers_by_depth
-from gpe.records import atomic
+from gpe.records import atomic, environment
 from tests.networks.by_hand import build, output_of, pooled, scores, without
 
 MODES = ("overall", "left", "kernel_flip_mirror", "kernel_flip_pair")
@@ -204,7 +204,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("names", nargs="*", default=[""], help="parts of names; all if none")
     options = parser.parse_args()
-    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    rows = json.loads(options.out.read_text())["networks"] if options.out.exists() else []
     done = {row["network"] for row in rows}
     for name in NETWORKS:
         if name in done or not any(part in name for part in options.names):
@@ -213,7 +213,8 @@ def main() -> int:
         for row in rows[-2:]:
             print(*(row[k] for k in ("network", "layer", *CHECKS)), row["seconds"], flush=True)
         with atomic(options.out) as path:
-            path.write_text(json.dumps(rows, indent=1) + "\n")
+            about = environment(torch.device("cpu")) | {"networks": rows}
+            path.write_text(json.dumps(about, indent=1) + "\n")
     return int(any(row[check].startswith(BAD) for row in rows for check in CHECKS))
 
 
