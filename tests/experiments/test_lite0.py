@@ -38,7 +38,9 @@ def test_five_commands(call, frames):
     few = ["--counts", "0,640", "--random-seeds", "1", "--no-ranges"]
     removed, _ = found("ablate", NETWORK, *classify, *few)
     kept = [row["accuracy"] for row in removed["rows"] if row["stop"] == 0]
-    assert removed["reference"] == "answers" and kept == [100.0, 100.0]
+    assert removed["reference"] == "answers"
+    assert {row["ranking"] for row in removed["rows"]} >= {"overall", "taylor", "matched/0"}
+    assert set(kept) == {100.0}, "nothing removed, nothing lost"
     mapped, _ = found("atlas", NETWORK, *CANVAS, "--images", "4")
     assert mapped["layer"] == "bn2" and mapped["channels"] == 1280
     read, _ = found("decode", "--model", NETWORK, *CANVAS, "--layer", "last", "--epochs", "2")
