@@ -60,6 +60,8 @@ def fused_augshift_loss(
             mean over C. Then λ means the same whatever their scale, and nothing is gained by
             making all latents smaller, which is the cheapest way to a small MSE. Not in the
             paper.
+        all_processes: take that variance over the batches of all processes of
+            :mod:`torch.distributed`, which then all have to call this.
 
     Returns:
         :class:`AugShiftTerms`; the logits of both crops, for a tally of hits, among them.

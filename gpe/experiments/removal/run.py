@@ -119,10 +119,12 @@ def _train(config: RemovalConfig, places: Places, progress: Progress) -> Path:
     """The directory of the preset's network, which is trained unless it was before.
 
     Raises:
-        InputError: torchrun started several processes, and training is one.
+        InputError: torchrun started several processes: a training and what follows are two calls.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("checkpoint: expected one among several processes: training runs in one")
+        raise InputError(
+            "checkpoint: expected one among several processes: train first, with gpe segment train"
+        )
     training = SegmentationConfig.of(
         preset=config.preset, device=config.device, precision=config.precision
     )
