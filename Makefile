@@ -37,7 +37,7 @@ emulator-asan: $(GPE) ## run the op tests on the emulated CUDA kernels under the
 	  -k "emulated or test_orders" tests/ops tests/cuda_on_cpu
 
 bench: $(GPE) ## time the kernels beside their rivals
-	@$(VENV)/bin/python -m benches
+	@$(VENV)/bin/python -m pytest benches --benchmark-columns=median,iqr,rounds
 
 lint: $(GPE) ## ruff and mypy
 	@$(VENV)/bin/python -m ruff check .

@@ -5,6 +5,7 @@ Both crops lie in one batch, as they leave a network that is given both at once.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,12 @@ CLASSES = {"CIFAR": 10, "ImageNet": 1000, "large": 1000}
 WEIGHT = 1.0
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """All shapes in both layouts; on a GPU also in bfloat16."""
     for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
         for name in SHAPES:
             for layout in FORMATS:
-                yield _race(device, dtype, name, layout)
+                yield partial(_race, device, dtype, name, layout)
 
 
 def _race(device: str, dtype: torch.dtype, name: str, layout: str) -> Race:

@@ -9,6 +9,7 @@ minutes: some counts of one ranking are timed, as many as the name says, and sca
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,11 @@ from gpe.models.head import split_classifier
 COUNTS, CLASSES, IMAGES, BATCH, TIMED, ROUNDS = 20, 10, 1000, 250, 2, 5
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """On the CPU a network of a quarter of the width, on a GPU a whole one."""
     width = 64 if device == "cuda" else 16
-    yield _race(device, width, orders=6, cached=False)
-    yield _race(device, width, orders=1, cached=True)
+    yield partial(_race, device, width, orders=6, cached=False)
+    yield partial(_race, device, width, orders=1, cached=True)
 
 
 def _race(device: str, width: int, *, orders: int, cached: bool) -> Race:

@@ -5,6 +5,7 @@ Two views of each image, as AugShift takes them; all contestants get the same of
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class Work:
     memory_format: torch.memory_format
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """CIFAR with padding, ImageNet without; NCHW images also to channels-last crops."""
     for batch, side, size, padding in ((128, 32, 32, 4), (64, 256, 224, 0)):
         for source, target in (
@@ -39,7 +40,7 @@ def races(device: str) -> Iterator[Race]:
             ("NCHW", "channels-last"),
             ("channels-last", "channels-last"),
         ):
-            yield _race(device, batch, side, size, padding, source, target)
+            yield partial(_race, device, batch, side, size, padding, source, target)
 
 
 def _race(

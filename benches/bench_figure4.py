@@ -14,6 +14,7 @@ whose passes lead to the loss and back to the layer.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,11 +35,11 @@ POINTS = len(RANKINGS) * len(SPANS)
 IMAGES, ROUNDS, TIMED = 3, 5, 4
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """On the CPU 256×512 pixels in float32, on a GPU 1024×2048 in bfloat16."""
     size, dtype = ((1024, 2048), torch.bfloat16) if device == "cuda" else ((256, 512), None)
-    yield _race(device, size, dtype or torch.float32)
-    yield _rankings(device, size, dtype or torch.float32)
+    yield partial(_race, device, size, dtype or torch.float32)
+    yield partial(_rankings, device, size, dtype or torch.float32)
 
 
 def _race(device: str, size: tuple[int, int], dtype: torch.dtype) -> Race:

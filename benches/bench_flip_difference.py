@@ -4,6 +4,7 @@ Reading alone adds up everything, in whatever order is fastest: nobody pools in 
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,12 +19,12 @@ FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last
 Totals = tuple[Tensor, Tensor]
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """Every shape and memory format; bfloat16 too on a GPU."""
     for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
         for name in SHAPES:
             for layout in FORMATS:
-                yield _race(device, dtype, name, layout)
+                yield partial(_race, device, dtype, name, layout)
 
 
 def _race(device: str, dtype: torch.dtype, name: str, layout: str) -> Race:

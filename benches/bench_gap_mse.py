@@ -24,15 +24,15 @@ NARROW = 64  # channels that the convolution takes
 STEP_ROUNDS = {"CIFAR": 12, "ImageNet": 12, "large": 5}  # of which a step takes seconds
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """Forward, and after a ReLU; after other layers on CIFAR's maps alone; bfloat16 on a GPU."""
     for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
         for name in SHAPES:
             for layout in FORMATS:
-                yield _forward(device, dtype, name, layout)
+                yield partial(_forward, device, dtype, name, layout)
                 layers = ("ReLU", "batch norm", "convolution") if name == "CIFAR" else ("ReLU",)
                 for layer in layers:
-                    yield _step(device, dtype, name, layout, layer)
+                    yield partial(_step, device, dtype, name, layout, layer)
 
 
 def _forward(device: str, dtype: torch.dtype, name: str, layout: str) -> Race:

@@ -1,6 +1,7 @@
 """mask_channels beside what one would write without it, out of place and in place."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,16 +15,16 @@ FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last
 MASKED = 100  # as in the ranges of Figure 4
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """Every shape and memory format; bfloat16 too on a GPU."""
     for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
         for name in SHAPES:
             for layout in FORMATS:
                 for inplace in (False, True):
-                    yield _race(device, dtype, name, layout, inplace)
+                    yield partial(_race, device, dtype, name, layout, inplace=inplace)
 
 
-def _race(device: str, dtype: torch.dtype, name: str, layout: str, inplace: bool) -> Race:
+def _race(device: str, dtype: torch.dtype, name: str, layout: str, *, inplace: bool) -> Race:
     generator = torch.Generator(device).manual_seed(0)
     features = torch.randn(SHAPES[name], generator=generator, device=device)
     features = features.to(dtype, memory_format=FORMATS[layout])

@@ -5,6 +5,7 @@ array, then the matching, detection by detection, anew for each setting.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,12 +21,12 @@ ROUNDS = 3  # the loop takes seconds
 Rows = list[list[float]]
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """Boxes of CityPersons' sizes, noisy ones around them, and others anywhere; on the CPU."""
     if device == "cuda":
         return
     for count in DETECTIONS:
-        yield _race(count)
+        yield partial(_race, count)
 
 
 def _race(count: int) -> Race:

@@ -23,12 +23,12 @@ REGIONS = [(0, left, HEIGHT, right) for left, right in COLUMNS]
 ROUNDS = 7  # NumPy's way takes seconds
 
 
-def races(device: str) -> Iterator[Race]:
+def races(device: str) -> Iterator[partial[Race]]:
     """Smooth logits, as networks give them, and noise; labels are much like the predictions."""
     for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
         for stride in STRIDES if device == "cuda" else STRIDES[:1]:
             for kind in ("smooth", "noise"):
-                yield _race(device, dtype, stride, kind)
+                yield partial(_race, device, dtype, stride, kind)
 
 
 def _race(device: str, dtype: torch.dtype, stride: int, kind: str) -> Race:
