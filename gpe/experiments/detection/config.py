@@ -18,6 +18,7 @@ from gpe.experiments.options import (
     preset_option,
     seed_option,
 )
+from gpe.experiments.removal.config import MATCHED, RANDOM, RANDOM_HELP
 
 DetectorName = Literal["csp", "faster-rcnn", "cascade-rcnn"]
 BoxData = Literal["streets", "citypersons"]
@@ -29,7 +30,9 @@ LABELS = {"faster-rcnn": "Faster R-CNN", "cascade-rcnn": "Cascade R-CNN", "csp":
 PAPER_CHANNELS = {"faster-rcnn": 256, "cascade-rcnn": 256, "csp": 768}
 PAPER_COUNT = 100  # that the paper removes
 SETTINGS = ("reasonable", "small", "heavy", "all")
-TARGETED, RANDOM = "overall", "random"
+TARGETED = "overall"
+# What a latent is ranked by: Equation 2, and what position is held against.
+MODES = (TARGETED, "relative", "magnitude", "deviation", MATCHED)
 # Miss rates in percent, in the order of SETTINGS: nothing removed, random channels, those first by
 # Equation 2.
 TABLE_S1 = {
@@ -297,7 +300,12 @@ class AblationConfig(DetectorConfig):
     counts: tuple[int, ...] | None = option(
         "How many to remove along the curve", None, unset="each eighth", at_least=1
     )
-    random_seeds: int = option("Number of random orders to compare with", 5, at_least=1)
+    modes: tuple[str, ...] = option(
+        f"Rank by: {', '.join(MODES)}; {TARGETED}, Equation 2, is always among them",
+        MODES,
+        check=lambda name, mode: expect_one_of(name, mode, MODES),
+    )
+    random_seeds: int = option(RANDOM_HELP, 5, at_least=1)
     cache: float = option(
         "Latents kept in memory (GiB); the rest are computed again", 2.0, at_least=0
     )
@@ -319,6 +327,11 @@ class AblationConfig(DetectorConfig):
                 ("csp",) if preset == "quick" else tuple(LABELS)
             )
         return super().several(**given)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if TARGETED not in self.modes:
+            raise InputError(f"modes: expected {TARGETED} among them, got {', '.join(self.modes)}")
 
     @property
     def title(self) -> tuple[str, ...]:

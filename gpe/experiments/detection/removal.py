@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from gpe.ablation import random_orders
 from gpe.ablation.detection import detections_without
 from gpe.data.boxed_views import BoxedSet, whole_batches
-from gpe.experiments.detection.config import RANDOM, TARGETED, AblationConfig, paper_row
+from gpe.experiments.detection.config import TARGETED, AblationConfig, paper_row
 from gpe.experiments.detection.scores import (
     Boxes,
     People,
@@ -23,11 +22,21 @@ from gpe.experiments.detection.scores import (
     unflat,
 )
 from gpe.experiments.processes import is_first, several, share
-from gpe.experiments.removal.rankings import arrays_of, save_rankings, shown
+from gpe.experiments.removal.config import RANDOM
+from gpe.experiments.removal.rankings import (
+    arrays_of,
+    draws_of,
+    save_rankings,
+    shared_of,
+    shown,
+    wanted_of,
+)
 from gpe.experiments.runs import Partial, record
 from gpe.models.detection import Detector
 from gpe.ops.flip_difference import flip_difference
 from gpe.ranking import ChannelRanking
+from gpe.ranking.derived import needed
+from gpe.ranking.modes import over_maps
 from gpe.records import Record, save_arrays
 
 Latents = dict[int, list[Tensor]]  # maps of a batch, by the place of its first image
@@ -52,14 +61,14 @@ class Removal:
 
     @torch.no_grad()
     def done(self) -> Record:
-        """The record of the job; the ranking and arrays are left beside it."""
+        """The record of the job; rankings and arrays are left beside it."""
         config, images = self.config, self.images
-        ranking = self._ranking()
+        rankings, matched = wanted_of(config, self._rankings())
+        ranking = rankings[TARGETED]
         channels = ranking.scores.numel()
         count, counts = config.removed(str(config.detector), channels)
-        seeds = range(config.seed, config.seed + config.random_seeds)
-        draws = random_orders(channels, seeds)
-        orders = {TARGETED: ranking.order, **draws}
+        draws = draws_of(config, channels)
+        orders = {name: one.order for name, one in rankings.items()} | matched | draws
         found = self._found(orders, counts)
 
         metrics = {point: self.people.metric(boxes) for point, boxes in found.items()}
@@ -81,27 +90,36 @@ class Removal:
             "targeted_less_whole": estimates(whole.paired_intervals(targeted)),
             "random_less_whole": estimates(whole.paired_intervals(random)),
             "targeted_less_random": estimates(targeted.paired_intervals(random), -1),
+            "controls": {
+                name: estimates(metrics[name, count].intervals())
+                for name in rankings
+                if name != TARGETED
+            },
             "ranking": shown(ranking),
         }
+        if matched:
+            alike = [metrics[name, count] for name in matched]
+            result["targeted_less_matched"] = estimates(targeted.paired_intervals(alike), -1)
+            result["shared"] = shared_of(matched, ranking.order, counts)
         first = next(iter(draws))
         drawn = {"": ("", 0), TARGETED: (TARGETED, count), RANDOM: (first, count)}
-        arrays = arrays_of({TARGETED: ranking})
+        arrays = arrays_of(rankings)
         for name, point in drawn.items():
             arrays |= curves_of(metrics[point], name)
         arrays |= pictures(images, self.people, {n: found[point] for n, point in drawn.items()})
         if is_first():
-            save_rankings({TARGETED: ranking}, self.directory)
+            save_rankings(rankings, self.directory)
             save_arrays(self.directory, arrays)
         made = record(config.job, config, result, chance=100)
         paper = paper_row(str(config.detector), str(config.data), channels)
         return replace(made, paper=paper)
 
-    def _ranking(self) -> ChannelRanking:
-        """By Equation 2, |Δ| averaged over the maps; the images' latents are kept on the way."""
-        partial = Partial(self.directory, "ranking")
-        done, parts = 0, []
+    def _rankings(self) -> dict[str, ChannelRanking]:
+        """By what all modes are made of; the images' latents are kept on the way."""
+        partial, modes = Partial(self.directory, "ranking"), needed(self.config.modes)
+        done, parts = 0, {mode: list[Tensor]() for mode in modes}
         if (saved := partial.load()) is not None:
-            done, parts = saved[0], [saved[1]["differences"]]
+            done, parts = saved[0], {mode: [saved[1][mode]] for mode in modes}
         room = int(self.config.cache * 2**30)
         places = self._places(done)
         for place, images in zip(places, self._batches(places), strict=True):
@@ -111,22 +129,28 @@ class Removal:
             size = sum(maps.nbytes for maps in latent)
             if size <= room:
                 self.kept[place], room = latent, room - size
-            pairs = zip(latent, mirrored, strict=True)
-            apart = [flip_difference(*pair).difference.abs() for pair in pairs]
-            parts.append(torch.stack(apart).mean(0).cpu())
-            partial.save(place + len(images), {"differences": torch.cat(parts)})
-        return self._ranked(torch.cat(parts))
+            nothing = [maps.new_zeros(()).expand_as(maps) for maps in latent]
+            for mode in modes:
+                pairs = zip(latent, mirrored if mode == TARGETED else nothing, strict=True)
+                apart = [flip_difference(*pair).difference for pair in pairs]
+                parts[mode].append(over_maps(mode, apart).cpu())
+            partial.save(place + len(images), {m: torch.cat(some) for m, some in parts.items()})
+        return self._ranked({mode: torch.cat(some) for mode, some in parts.items()})
 
-    def _ranked(self, differences: Tensor) -> ChannelRanking:
+    def _ranked(self, values: dict[str, Tensor]) -> dict[str, ChannelRanking]:
         """Of the images of all processes."""
-        shares = [(self.own, differences)]
+        shares = [(self.own, values)]
         if several():
             shares *= distributed.get_world_size()
-            distributed.all_gather_object(shares, (self.own, differences))
+            distributed.all_gather_object(shares, (self.own, values))
         ids = [self.images.ids[index] for indices, _ in shares for index in indices]
-        whole = torch.cat([part for _, part in shares])
         about = {"layer": Detector.LATENT, "weights": self.config.weights_digest}
-        return ChannelRanking.of_differences(TARGETED, whole, ids, **about)
+        return {
+            mode: ChannelRanking.of_differences(
+                mode, torch.cat([part[mode] for _, part in shares]), ids, **about
+            )
+            for mode in values
+        }
 
     def _found(
         self, orders: dict[str, Tensor], counts: Sequence[int]

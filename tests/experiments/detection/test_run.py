@@ -49,6 +49,15 @@ def miss_rates(images, found):
     return log_average_miss_rate(found, scaled, settings=every.settings)
 
 
+def ranked(directory, modes):
+    """By the public function, which knows of no detector."""
+    _, model = open_detector(EvaluationConfig.of(checkpoint=str(directory), device="cpu"))
+    images = boxed_streets("val", (64, 128), images=12)
+    return rank_channels(
+        model, [(normalised(images.images), images.ids)], layer="neck", modes=modes
+    )
+
+
 class TestTraining:
     def test_the_record_holds_miss_rates_of_the_set(self, finished):
         record = Record.load(finished)
@@ -129,20 +138,22 @@ class TestTraining:
 
 
 class TestRemoval:
-    def test_the_ranking_is_equation_2_of_the_necks_output(self, finished, removed):
-        _, model = open_detector(EvaluationConfig.of(checkpoint=str(finished), device="cpu"))
-        images = boxed_streets("val", (64, 128), images=12)
-        expected = rank_channels(model, [(normalised(images.images), images.ids)], layer="neck")[
-            "overall"
-        ]
+    def test_the_rankings_are_those_of_the_necks_output(self, finished, removed):
+        expected = ranked(finished, ("overall", "relative", "magnitude", "deviation"))
         arrays = load_arrays(removed)
-        torch.testing.assert_close(arrays["scores.overall"], expected.scores, rtol=1e-4, atol=1e-7)
+        for mode, ranking in expected.items():
+            found = arrays[f"scores.{mode}"]
+            torch.testing.assert_close(found, ranking.scores, rtol=1e-4, atol=1e-7)
 
     def test_each_row_is_the_whole_network_without_these_channels(self, finished, removed):
-        result, order = Record.load(removed).result, load_arrays(removed)["order.overall"]
+        result, arrays = Record.load(removed).result, load_arrays(removed)
         assert result["channels"] == 12 and result["count"] == 2 and result["counts"] == [2, 5]
-        orders = {"": order, "overall": order, **random_orders(12, 2)}
-        assert len(result["rows"]) == 1 + 2 * 3
+        names = ("overall", "relative", "magnitude", "deviation")
+        orders = {name: arrays[f"order.{name}"] for name in names} | random_orders(12, 2)
+        for mode, ranking in ranked(finished, ("matched:0", "matched:1")).items():
+            orders[mode.replace(":", "/")] = ranking.order
+        orders[""] = orders["overall"]
+        assert len(result["rows"]) == 1 + 2 * 8
         for row in result["rows"]:
             channels = orders[row["order"]][: row["count"]].tolist()
             expected = miss_rates(*detected(finished, channels))
@@ -156,6 +167,25 @@ class TestRemoval:
             value, low, high = result["targeted_less_random"][name]
             assert value == pytest.approx(rows["overall", 2][name] - random) and low <= high
             assert result["random_less_whole"][name][0] == pytest.approx(random - rows["", 0][name])
+            alike = (rows["matched/0", 2][name] + rows["matched/1", 2][name]) / 2
+            value, low, high = result["targeted_less_matched"][name]
+            assert value == pytest.approx(rows["overall", 2][name] - alike) and low <= high
+            for mode, one in result["controls"].items():
+                assert one[name][0] == pytest.approx(rows[mode, 2][name])
+        assert set(result["controls"]) == {"relative", "magnitude", "deviation"}
+        assert 0 <= result["shared"]["2"] <= 2
+
+    def test_other_rankings_are_a_choice(self, finished, tmp_path):
+        directory, _ = remove(tmp_path, str(finished), modes=("overall", "magnitude"), counts=(2,))
+        result = Record.load(directory).result
+        assert [row["order"] for row in result["rows"]] == [
+            *("", "overall", "magnitude", "random/0", "random/1"),
+        ]
+        assert "targeted_less_matched" not in result
+        with pytest.raises(InputError, match="modes: expected overall among them, got magnitude"):
+            remove(tmp_path, str(finished), modes=("magnitude",))
+        with pytest.raises(InputError, match="modes: expected one of overall, relative"):
+            remove(tmp_path, str(finished), modes=("overall", "taylor"))
 
     def test_without_a_cache_the_same_is_found(self, finished, removed, tmp_path):
         directory, _ = remove(tmp_path, str(finished), cache=0.0)
@@ -170,7 +200,7 @@ class TestRemoval:
 
         def interrupted(*given):
             calls.append(given)
-            if len(calls) == 2:
+            if len(calls) == 5:  # of three a batch
                 raise KeyboardInterrupt
             return real(*given)
 
