@@ -1,4 +1,4 @@
-"""What a detector loses without some channels of its latent (Table S1)."""
+"""What a detector loses without some channels of its latent (Table S1), or of another layer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from gpe.ablation.detection import detections_without
 from gpe.data.boxed_views import BoxedSet, whole_batches
 from gpe.experiments.detection.config import TARGETED, AblationConfig, paper_row
+from gpe.experiments.detection.layers import Inside, Latent, Place
 from gpe.experiments.detection.scores import (
     Boxes,
     People,
@@ -39,7 +39,7 @@ from gpe.ranking.derived import needed
 from gpe.ranking.modes import over_maps
 from gpe.records import Record, save_arrays
 
-Latents = dict[int, list[Tensor]]  # maps of a batch, by the place of its first image
+Kept = dict[int, list[Tensor]]  # what is kept of a batch, by the place of its first image
 
 
 class Removal:
@@ -57,7 +57,12 @@ class Removal:
         self.directory, self.workers = directory, workers
         self.people = People(images)
         self.own = list(share(range(len(images))))
-        self.kept: Latents = {}
+        self.kept: Kept = {}
+        self.place: Place = (
+            Latent(model, config.level)
+            if config.layer in (None, model.LATENT)
+            else Inside(model, config.layer, images.size)
+        )
 
     @torch.no_grad()
     def done(self) -> Record:
@@ -111,11 +116,12 @@ class Removal:
             save_rankings(rankings, self.directory)
             save_arrays(self.directory, arrays)
         made = record(config.job, config, result, chance=100)
-        paper = paper_row(str(config.detector), str(config.data), channels)
-        return replace(made, paper=paper)
+        if self.place.name != self.model.LATENT:
+            return made
+        return replace(made, paper=paper_row(str(config.detector), str(config.data), channels))
 
     def _rankings(self) -> dict[str, ChannelRanking]:
-        """By what all modes are made of; the images' latents are kept on the way."""
+        """By what all modes are made of; what the removal begins with is kept on the way."""
         partial, modes = Partial(self.directory, "ranking"), needed(self.config.modes)
         done, parts = 0, {mode: list[Tensor]() for mode in modes}
         if (saved := partial.load()) is not None:
@@ -124,14 +130,15 @@ class Removal:
         places = self._places(done)
         for place, images in zip(places, self._batches(places), strict=True):
             with self._autocast():
-                latent = self.model.latent(images)
-                mirrored = self.model.latent(images.flip(-1))
-            size = sum(maps.nbytes for maps in latent)
+                kept = self.place.read(images)
+                seen = self.place.ranked(kept)
+                mirrored = self.place.ranked(self.place.read(images.flip(-1)))
+            size = sum(part.nbytes for part in kept)
             if size <= room:
-                self.kept[place], room = latent, room - size
-            nothing = [maps.new_zeros(()).expand_as(maps) for maps in latent]
+                self.kept[place], room = kept, room - size
+            nothing = [maps.new_zeros(()).expand_as(maps) for maps in seen]
             for mode in modes:
-                pairs = zip(latent, mirrored if mode == TARGETED else nothing, strict=True)
+                pairs = zip(seen, mirrored if mode == TARGETED else nothing, strict=True)
                 apart = [flip_difference(*pair).difference for pair in pairs]
                 parts[mode].append(over_maps(mode, apart).cpu())
             partial.save(place + len(images), {m: torch.cat(some) for m, some in parts.items()})
@@ -144,7 +151,7 @@ class Removal:
             shares *= distributed.get_world_size()
             distributed.all_gather_object(shares, (self.own, values))
         ids = [self.images.ids[index] for indices, _ in shares for index in indices]
-        about = {"layer": Detector.LATENT, "weights": self.config.weights_digest}
+        about = {"layer": self.place.name, "weights": self.config.weights_digest}
         return {
             mode: ChannelRanking.of_differences(
                 mode, torch.cat([part[mode] for _, part in shares]), ids, **about
@@ -155,31 +162,26 @@ class Removal:
     def _found(
         self, orders: dict[str, Tensor], counts: Sequence[int]
     ) -> dict[tuple[str, int], Boxes]:
-        """Boxes by order and count; only the heads run on latents that were kept."""
+        """Boxes by order and count."""
         points = [("", 0), *((name, count) for name in orders for count in counts)]
         rows = dict.fromkeys(points, torch.zeros(0, 6))
         partial, done = Partial(self.directory, "boxes"), 0
         if (saved := partial.load()) is not None:
             done = saved[0]
             rows = {point: saved[1][_name(point)] for point in points}
-        for place, latent in self._latents(done):
+        for place, kept in self._begun(done):
             with self._autocast():
-                found = detections_without(
-                    self.model,
-                    latent,
-                    self.images.size,
-                    orders,
-                    counts,
-                    least_score=self.config.least_score,
+                found = self.place.without(
+                    kept, self.images.size, orders, counts, self.config.least_score
                 )
                 for name, count, boxes in found:
                     rows[name, count] = torch.cat([rows[name, count], flat(boxes, place)])
-            done = place + len(latent[0])
+            done = place + len(kept[0])
             partial.save(done, {_name(point): some for point, some in rows.items()})
         return {point: unflat(some, self.own) for point, some in rows.items()}
 
-    def _latents(self, done: int) -> Iterator[tuple[int, list[Tensor]]]:
-        """The maps of each batch from image ``done`` on, and the place of its first image."""
+    def _begun(self, done: int) -> Iterator[tuple[int, list[Tensor]]]:
+        """What is kept of each batch from image ``done`` on, and the place of its first image."""
         missing = [place for place in self._places(done) if place not in self.kept]
         again = self._batches(missing)
         for place in self._places(done):
@@ -187,7 +189,7 @@ class Removal:
                 yield place, self.kept.pop(place)
             else:
                 with self._autocast():
-                    yield place, self.model.latent(next(again))
+                    yield place, self.place.read(next(again))
 
     def _places(self, done: int) -> range:
         return range(done, len(self.own), self._batch)

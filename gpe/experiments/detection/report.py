@@ -59,9 +59,11 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
             Finding(_how_sure(trial, trial.removed), lead=False),
         ]
         found += [Finding(text, lead=False) for text in _against(trial, trial.removed)]
+    layers = {f"of {trial.where}" for trial in removals if trial.where}
+    layers |= {"of the latent before the heads" for trial in removals if not trial.where}
     found.append(
         Note(
-            "Channels of the latent before the heads, ranked by how much they change when the "
+            f"Channels {listing(sorted(layers))}, ranked by how much they change when the "
             f"image is mirrored (Equation 2), are set to zero. {_ABOUT}"
         )
     )
@@ -87,13 +89,14 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 
 def _result(trial: Trial, removed: Removed) -> str:
     """What removing costs, and against random channels."""
+    where = f"of {trial.where} " if trial.where else ""
     setting = trial.settings[0]
     before, after = trial.rates[setting].value, removed.targeted[setting].value
     random = removed.band(RANDOM, removed.count, setting)[0]
     text = (
-        f"Without the {removed.count} of {removed.channels} channels that hold most position "
-        f"{trial.label} misses {percent(after)} of {_WHO[setting]}, without {removed.count} random "
-        f"ones {percent(random)}, with all {percent(before)}."
+        f"Without the {removed.count} of {removed.channels} channels {where}that hold most "
+        f"position {trial.label} misses {percent(after)} of {_WHO[setting]}, without "
+        f"{removed.count} random ones {percent(random)}, with all {percent(before)}."
     )
     verdict = _verdict(trial, removed.targeted_less_random)
     return f"{text} In points, it misses {verdict} than without random ones."
@@ -159,7 +162,8 @@ def _how_sure(trial: Trial, removed: Removed) -> str:
 def _over_seeds(trials: Sequence[Trial]) -> list[str]:
     """Of each detector that was trained with several seeds: whether all of them agree."""
     found = []
-    for label, some in groupby(trials, key=lambda trial: trial.label):
+    for (label, where), some in groupby(trials, key=lambda trial: (trial.label, trial.where)):
+        who = ", ".join(filter(None, (label, where)))
         removals = [trial.removed for trial in some if trial.removed is not None]
         if len(removals) < 2:
             continue
@@ -170,7 +174,7 @@ def _over_seeds(trials: Sequence[Trial]) -> list[str]:
                 mean = mean_of(values)
                 parts.append(f"{_WHO[name]} {signed(mean.value)} ({_interval(mean)})")
         found.append(
-            f"{label}, {len(removals)} networks: points that targeting costs more than random "
+            f"{who}, {len(removals)} networks: points that targeting costs more than random "
             f"channels, mean and 95 % interval over networks: {listing(parts)}."
         )
     return found

@@ -80,6 +80,8 @@ class Trial:
     Attributes:
         title: what it is and on what.
         label: of the detector, as Table S1 has it; the file's name of a file.
+        where: the layer, or the level of the latent, that channels were removed from; empty where
+            it is the whole latent.
         detector: its name; empty of a file.
         rates: miss rates by setting with intervals over images, nothing removed.
         pedestrians: how many count in each setting.
@@ -88,6 +90,7 @@ class Trial:
 
     title: str
     label: str
+    where: str
     detector: str
     config: dict[str, Any]
     directory: Path
@@ -115,7 +118,10 @@ def read_all(runs: Sequence[Run]) -> list[Trial]:
     """
     trials = [run.read(_read) for run in runs]
     configs = [run.record.config for run in runs]
-    names = [f"{trial.label} on {trial.config['data']}" for trial in trials]
+    names = [
+        f"{', '.join(filter(None, (trial.label, trial.where)))} on {trial.config['data']}"
+        for trial in trials
+    ]
     titles = told_apart(names, configs, _FIRST)
     return [
         Trial(**vars(trial) | {"title": title}) for trial, title in zip(trials, titles, strict=True)
@@ -124,10 +130,12 @@ def read_all(runs: Sequence[Run]) -> list[Trial]:
 
 def _read(run: Run) -> Trial:
     record, config, result = run.record, run.record.config, run.record.result
-    detector = str(config.get("detector") or "")
+    detector, level = str(config.get("detector") or ""), config.get("level")
+    level_name = "" if level is None else f"level {level}"
     return Trial(
         title="",
         label=LABELS[detector] if detector else str(config["network"]),
+        where=str(config.get("layer") or level_name),
         detector=detector,
         config=config,
         directory=run.directory,
