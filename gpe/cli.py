@@ -215,20 +215,36 @@ def _default(config: type[Config], one: Field) -> Any:
 
 
 def _preset_defaults(config: type[Config], name: str) -> str:
-    """``"quick 8, paper 64"``; one value where all presets agree."""
+    """``"quick 8, paper 64"``; one value where all presets agree.
+
+    Where one has several, ``"quick: resnet18 (csp), hrnet (others); paper: vgg"``.
+    """
     unset = option_of(config.__dataclass_fields__[name]).unset or "all"
-    by_preset = {
-        preset: unset if values[name] is None else _text(values[name])
-        for preset, values in config.PRESETS.items()
-    }
+    given = {preset: values[name] for preset, values in config.PRESETS.items()}
+    by_preset = {preset: _preset_text(value, unset) for preset, value in given.items()}
     if len(set(by_preset.values())) == 1:
         return next(iter(by_preset.values()))
+    if any(isinstance(value, dict) for value in given.values()):
+        return "; ".join(f"{preset}: {value}" for preset, value in by_preset.items())
     return ", ".join(f"{preset} {value}" for preset, value in by_preset.items())
 
 
+def _preset_text(value: Any, unset: str) -> str:
+    """One value, or one by what it depends on: ``"resnet18 (csp), hrnet (others)"``."""
+    if not isinstance(value, dict):
+        return unset if value is None else _text(value) or "none"
+    cases: dict[str, list[str]] = {}
+    for case, each in value.items():
+        cases.setdefault(_preset_text(each, unset), []).append(case)
+    if len(cases) == 1:
+        return next(iter(cases))
+    others_last = sorted(cases.items(), key=lambda each: len(each[1]))
+    return ", ".join(
+        f"{text} ({'others' if len(some) > 1 else some[0]})" for text, some in others_last
+    )
+
+
 def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return " or ".join(_text(each) for each in value.values())
     if isinstance(value, (tuple, list)):
         return ",".join(map(_text, value))
     if isinstance(value, bool):

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from gpe.ablation.incremental import without_spans
 from gpe.ablation.linear import LinearMap
+from gpe.ablation.masking import removed
 from gpe.models.detection.detector import Detector, Found
+from gpe.models.layout import Layout
 from gpe.ops.mask_channels import mask_channels
 
 
@@ -20,6 +23,7 @@ def detections_without(
     orders: Mapping[str, Tensor],
     counts: Iterable[int],
     *,
+    level: int | None = None,
     least_score: float | None = None,
 ) -> Iterator[tuple[str, int, Found]]:
     """Boxes without the first channels of each order; neither backbone nor neck runs.
@@ -34,6 +38,7 @@ def detections_without(
         size: height and width of the images, in pixels.
         orders: name to the channels, int64 ``[C]``, the first removed first.
         counts: how many to remove, 1 or more; nothing removed comes with the name ``""`` and 0.
+        level: the map of the latent that they are removed from; all of them where None.
         least_score: as of :meth:`Detector.detect`.
 
     Yields:
@@ -51,19 +56,52 @@ def detections_without(
         >>> sorted((count, len(boxes)) for _, count, boxes in found)
         [(0, 2), (2, 2), (5, 2)]
     """
-    inputs = [
-        (LinearMap("", place, partial(conv._conv_forward, bias=None), conv.weight, conv.bias), maps)
+    convolutions = [
+        LinearMap("", place, partial(conv._conv_forward, bias=None), conv.weight, conv.bias)
         for conv, place in detector.first()
-        for maps in [latent[place]]
     ]
-    whole = [linear.whole(maps) for linear, maps in inputs]
+    whole = [conv.whole(latent[conv.source]) for conv in convolutions]
     yield "", 0, detector.detect(latent, size, whole, least_score=least_score)
+    places = range(len(latent)) if level is None else (level,)
+    changed = {n: conv for n, conv in enumerate(convolutions) if conv.source in places}
+    inputs = [(conv, latent[conv.source]) for conv in changed.values()]
+    before = [whole[n] for n in changed]
     for name, order in orders.items():
         order = order.to(latent[0].device)
         width = len(order)
         # As ranges at the end of the order turned round, of which no more than they hold is read.
         spans = {count: (width - count, width) for count in counts}
-        for count, mixed in without_spans(inputs, whole, order.flip(0), spans):
-            masked = [mask_channels(maps, order[:count]) for maps in latent]
-            mixed = [part.to(maps.dtype) for part, maps in zip(mixed, whole, strict=True)]
+        for count, parts in without_spans(inputs, before, order.flip(0), spans):
+            masked, mixed = list(latent), list(whole)
+            for place in places:
+                masked[place] = mask_channels(latent[place], order[:count])
+            for n, part in zip(changed, parts, strict=True):
+                mixed[n] = part.to(whole[n].dtype)
             yield name, count, detector.detect(masked, size, mixed, least_score=least_score)
+
+
+@torch.no_grad()
+def detections_without_inside(
+    detector: Detector,
+    images: Tensor,
+    layout: Layout,
+    orders: Mapping[str, Tensor],
+    counts: Iterable[int],
+    *,
+    least_score: float | None = None,
+) -> Iterator[tuple[str, int, Found]]:
+    """As :func:`detections_without`, of any layer of the backbone or the neck.
+
+    The whole network runs for each order and count.
+
+    Args:
+        detector, orders, counts, least_score: as there.
+        images: a batch, normalised ``[N,3,H,W]``.
+        layout: of the layer, of :func:`gpe.models.inside.layout_of`.
+    """
+    size = (images.shape[2], images.shape[3])
+    yield "", 0, detector.detect(detector.latent(images), size, least_score=least_score)
+    for name, count in product(orders, counts):
+        with removed(detector, layout, orders[name][:count]):
+            latent = detector.latent(images)
+        yield name, count, detector.detect(latent, size, least_score=least_score)

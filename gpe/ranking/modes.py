@@ -1,5 +1,7 @@
 """What is averaged over images for each mode, and what its score is."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,13 @@ CELLS = "cells:"  # before the cells of a region of a grid, "cells:0+3"
 def is_signed(mode: str) -> bool:
     """Whether a mode's scores are means of differences, not of their sizes."""
     return mode in SUBSETS or mode.startswith((ACTIVITY, CELLS))
+
+
+def over_maps(mode: str, differences: Sequence[Tensor]) -> Tensor:  # each [n,C] -> [n,C]
+    """The mean over a layer's maps: of their differences, or of the sizes of these."""
+    plain = is_signed(mode) or mode == DEVIATION
+    values = differences if plain else [each.abs() for each in differences]
+    return values[0] if len(values) == 1 else torch.stack(list(values)).mean(0)
 
 
 def moments(mode: str, values: Tensor) -> Tensor:  # [n,C] -> [n,C], of a deviation [n,2C]

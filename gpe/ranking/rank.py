@@ -14,7 +14,7 @@ from gpe.models.running import WRAPPED, eager
 from gpe.ops.flip_difference import flip_difference
 from gpe.ops.region_confusion import Rectangle
 from gpe.ranking.derived import DERIVED, derive, needed, seed_of
-from gpe.ranking.modes import ACTIVITY, DEVIATION, SUBSETS, is_signed
+from gpe.ranking.modes import ACTIVITY, DEVIATION, SUBSETS, over_maps
 from gpe.ranking.passes import Loss, Passes
 from gpe.ranking.result import ChannelRanking, ImageId
 from gpe.ranking.tally import Keep, Tally, gathered
@@ -208,9 +208,7 @@ def _tally(
                 where = f"{passes.layer!r}, images {ids[0]!r} to {ids[-1]!r}"
                 raise InputError(f"model: {where}: {error}") from None
             for mode in modes:
-                plain = is_signed(mode) or mode == DEVIATION
-                sizes = found if plain else [each.abs() for each in found]
-                values = sizes[0] if len(sizes) == 1 else torch.stack(sizes).mean(0)
+                values = over_maps(mode, found)
                 rows = [n for n, i in enumerate(ids) if mode not in subsets or i in subsets[mode]]
                 some = values if len(rows) == len(ids) else values[rows]
                 summed = totals is not None and mode == whole[0]

@@ -12,6 +12,7 @@ import typer
 from gpe import cli
 from gpe.errors import InputError
 from gpe.experiments import EXPERIMENTS
+from gpe.experiments.detection.config import DetectionConfig
 from gpe.experiments.options import (
     TORCHRUN_HELP,
     Command,
@@ -229,6 +230,26 @@ def test_help_shows_each_field_its_default_and_that_of_each_preset(told, capsys,
     assert shown["--seed"].startswith("<int,...>")
     assert shown["--preset"].endswith("[default: quick]")
     assert not {"--digest", "--side"} & shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (
+            "backbone",
+            "quick: resnet18 (csp), hrnet (others); paper: resnet50 (csp), hrnet (others)",
+        ),
+        ("schedule", "quick: cosine; paper: cosine (cascade-rcnn), steps (others)"),
+        ("clip", "35"),
+        ("crop", "quick: whole images; paper: 640,1280 (csp), whole images (others)"),
+    ],
+)
+def test_help_shows_defaults_that_differ_by_what_is_trained(name, shown):
+    """Those of a detector, of two of gpe's presets."""
+    presets = DetectionConfig.PRESETS
+    two = {"quick": presets["quick"], "paper": presets["citypersons"]}
+    config = type("Two", (DetectionConfig,), {"PRESETS": two})
+    assert cli._preset_defaults(config, name) == shown
 
 
 # Of gpe

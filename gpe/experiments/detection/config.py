@@ -18,6 +18,7 @@ from gpe.experiments.options import (
     preset_option,
     seed_option,
 )
+from gpe.experiments.removal.config import MATCHED, RANDOM, RANDOM_HELP
 
 DetectorName = Literal["csp", "faster-rcnn", "cascade-rcnn"]
 BoxData = Literal["streets", "citypersons"]
@@ -28,8 +29,12 @@ Schedule = Literal["steps", "cosine"]
 LABELS = {"faster-rcnn": "Faster R-CNN", "cascade-rcnn": "Cascade R-CNN", "csp": "CSP"}
 PAPER_CHANNELS = {"faster-rcnn": 256, "cascade-rcnn": 256, "csp": 768}
 PAPER_COUNT = 100  # that the paper removes
+LEVELS = {"faster-rcnn": 5, "cascade-rcnn": 5, "csp": 1}  # maps of the latent
+PARTS = ("backbone", "neck")  # whose layers channels may be removed from
 SETTINGS = ("reasonable", "small", "heavy", "all")
-TARGETED, RANDOM = "overall", "random"
+TARGETED = "overall"
+# What a latent is ranked by: Equation 2, and what position is held against.
+MODES = (TARGETED, "relative", "magnitude", "deviation", MATCHED)
 # Miss rates in percent, in the order of SETTINGS: nothing removed, random channels, those first by
 # Equation 2.
 TABLE_S1 = {
@@ -151,7 +156,7 @@ class DetectionConfig(TrainingConfig):
         "Size of streets: HEIGHT,WIDTH (px)", None, unset="128,256", at_least=1
     )
     crop: tuple[int, int] | None = preset_option(
-        "Size of training crops: HEIGHT,WIDTH (px)", at_least=1
+        "Size of training crops: HEIGHT,WIDTH (px)", at_least=1, unset="whole images"
     )
     scales: tuple[float, float] = preset_option(
         "Smallest and largest scale of training images", above=0
@@ -297,7 +302,24 @@ class AblationConfig(DetectorConfig):
     counts: tuple[int, ...] | None = option(
         "How many to remove along the curve", None, unset="each eighth", at_least=1
     )
-    random_seeds: int = option("Number of random orders to compare with", 5, at_least=1)
+    level: int | None = option(
+        "Rank and remove in one map of the latent, from 0, the largest; two-stage detectors have 5",
+        None,
+        unset="all of them",
+        at_least=0,
+    )
+    layer: str | None = option(
+        "Rank and remove in another layer of the backbone or neck, such as backbone.layer4 or "
+        "neck.reduction_conv; slower, as the whole network runs each time",
+        None,
+        unset="the latent, which the neck yields",
+    )
+    modes: tuple[str, ...] = option(
+        f"Rank by: {', '.join(MODES)}; {TARGETED}, Equation 2, is always among them",
+        MODES,
+        check=lambda name, mode: expect_one_of(name, mode, MODES),
+    )
+    random_seeds: int = option(RANDOM_HELP, 5, at_least=1)
     cache: float = option(
         "Latents kept in memory (GiB); the rest are computed again", 2.0, at_least=0
     )
@@ -320,9 +342,25 @@ class AblationConfig(DetectorConfig):
             )
         return super().several(**given)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if TARGETED not in self.modes:
+            raise InputError(f"modes: expected {TARGETED} among them, got {', '.join(self.modes)}")
+        if self.layer is not None and self.layer.partition(".")[0] not in PARTS:
+            raise InputError(
+                f"layer: expected one that begins with {' or '.join(PARTS)}, got {self.layer!r}"
+            )
+        if self.level is not None and self.layer is not None:
+            raise InputError(f"level: expected none beside a layer, got {self.level}")
+        last = LEVELS[self.detector] - 1 if self.detector else None
+        if self.level is not None and last is not None and self.level > last:
+            raise InputError(f"level: expected at most {last} of {self.detector}, got {self.level}")
+
     @property
     def title(self) -> tuple[str, ...]:
-        return (self.job, Path(self.network).stem, f"{self.data}")
+        where = [] if self.level is None else [f"level{self.level}"]
+        where += [] if self.layer is None else [self.layer]
+        return (self.job, Path(self.network).stem, f"{self.data}", *where)
 
     def removed(self, detector: str, channels: int) -> tuple[int, tuple[int, ...]]:
         """How many the table removes, and all counts of the curve, for so many channels.

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpe.experiments.detection.config import RANDOM, TARGETED
+from gpe.experiments.detection.config import TARGETED
 from gpe.experiments.detection.trials import Removed, Trial
+from gpe.experiments.removal.config import MATCHED, RANDOM
+from gpe.experiments.removal.modes import mode_of
 from gpe.report.blocks import Block, Heading, Key, Legend, Note, Picture, Pictures, Plot, Plots
 from gpe.report.plots import DASHES, BandLine, drawing, limits, miss_curves, panel, png
 
@@ -22,10 +24,10 @@ def losses(trial: Trial, removed: Removed) -> list[Block]:
             BandLine(
                 {float(n): removed.band(line, n, setting) for n in removed.counts},
                 {},
-                COLOURS[line],
-                "",
+                mode_of(line).colour,
+                mode_of(line).dashes,
             )
-            for line in (RANDOM, TARGETED)
+            for line in removed.lines
         ]
         for setting in trial.settings
     }
@@ -44,8 +46,15 @@ def losses(trial: Trial, removed: Removed) -> list[Block]:
         )
         for setting, lines in drawn.items()
     ]
-    keys = [Key(_NAMES[name], COLOURS[name]) for name in (TARGETED, RANDOM)]
-    about = f"Band: lowest and highest of {len(removed.draws)} random orders. Dotted: all channels."
+    styles = {line: mode_of(line) for line in reversed(removed.lines)}
+    keys = [
+        Key(_NAMES.get(line, style.label), style.colour, dashes=style.dashes)
+        for line, style in styles.items()
+    ]
+    bands = "random" if MATCHED not in styles else "random or matched"
+    about = (
+        f"Band: lowest and highest of {len(removed.draws)} {bands} orders. Dotted: all channels."
+    )
     return [Legend(keys), Plots(plots, "small"), Note(about)]
 
 

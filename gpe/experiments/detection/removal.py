@@ -1,4 +1,4 @@
-"""What a detector loses without some channels of its latent (Table S1)."""
+"""What a detector loses without some channels of its latent (Table S1), or of another layer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from gpe.ablation import random_orders
-from gpe.ablation.detection import detections_without
 from gpe.data.boxed_views import BoxedSet, whole_batches
-from gpe.experiments.detection.config import RANDOM, TARGETED, AblationConfig, paper_row
+from gpe.experiments.detection.config import TARGETED, AblationConfig, paper_row
+from gpe.experiments.detection.layers import Inside, Latent, Place
 from gpe.experiments.detection.scores import (
     Boxes,
     People,
@@ -23,14 +22,24 @@ from gpe.experiments.detection.scores import (
     unflat,
 )
 from gpe.experiments.processes import is_first, several, share
-from gpe.experiments.removal.rankings import arrays_of, save_rankings, shown
+from gpe.experiments.removal.config import RANDOM
+from gpe.experiments.removal.rankings import (
+    arrays_of,
+    draws_of,
+    save_rankings,
+    shared_of,
+    shown,
+    wanted_of,
+)
 from gpe.experiments.runs import Partial, record
 from gpe.models.detection import Detector
 from gpe.ops.flip_difference import flip_difference
 from gpe.ranking import ChannelRanking
+from gpe.ranking.derived import needed
+from gpe.ranking.modes import over_maps
 from gpe.records import Record, save_arrays
 
-Latents = dict[int, list[Tensor]]  # maps of a batch, by the place of its first image
+Kept = dict[int, list[Tensor]]  # what is kept of a batch, by the place of its first image
 
 
 class Removal:
@@ -48,18 +57,23 @@ class Removal:
         self.directory, self.workers = directory, workers
         self.people = People(images)
         self.own = list(share(range(len(images))))
-        self.kept: Latents = {}
+        self.kept: Kept = {}
+        self.place: Place = (
+            Latent(model, config.level)
+            if config.layer in (None, model.LATENT)
+            else Inside(model, config.layer, images.size)
+        )
 
     @torch.no_grad()
     def done(self) -> Record:
-        """The record of the job; the ranking and arrays are left beside it."""
+        """The record of the job; rankings and arrays are left beside it."""
         config, images = self.config, self.images
-        ranking = self._ranking()
+        rankings, matched = wanted_of(config, self._rankings())
+        ranking = rankings[TARGETED]
         channels = ranking.scores.numel()
         count, counts = config.removed(str(config.detector), channels)
-        seeds = range(config.seed, config.seed + config.random_seeds)
-        draws = random_orders(channels, seeds)
-        orders = {TARGETED: ranking.order, **draws}
+        draws = draws_of(config, channels)
+        orders = {name: one.order for name, one in rankings.items()} | matched | draws
         found = self._found(orders, counts)
 
         metrics = {point: self.people.metric(boxes) for point, boxes in found.items()}
@@ -81,81 +95,93 @@ class Removal:
             "targeted_less_whole": estimates(whole.paired_intervals(targeted)),
             "random_less_whole": estimates(whole.paired_intervals(random)),
             "targeted_less_random": estimates(targeted.paired_intervals(random), -1),
+            "controls": {
+                name: estimates(metrics[name, count].intervals())
+                for name in rankings
+                if name != TARGETED
+            },
             "ranking": shown(ranking),
         }
+        if matched:
+            alike = [metrics[name, count] for name in matched]
+            result["targeted_less_matched"] = estimates(targeted.paired_intervals(alike), -1)
+            result["shared"] = shared_of(matched, ranking.order, counts)
         first = next(iter(draws))
         drawn = {"": ("", 0), TARGETED: (TARGETED, count), RANDOM: (first, count)}
-        arrays = arrays_of({TARGETED: ranking})
+        arrays = arrays_of(rankings)
         for name, point in drawn.items():
             arrays |= curves_of(metrics[point], name)
         arrays |= pictures(images, self.people, {n: found[point] for n, point in drawn.items()})
         if is_first():
-            save_rankings({TARGETED: ranking}, self.directory)
+            save_rankings(rankings, self.directory)
             save_arrays(self.directory, arrays)
         made = record(config.job, config, result, chance=100)
-        paper = paper_row(str(config.detector), str(config.data), channels)
-        return replace(made, paper=paper)
+        if self.place.name != self.model.LATENT:
+            return made
+        return replace(made, paper=paper_row(str(config.detector), str(config.data), channels))
 
-    def _ranking(self) -> ChannelRanking:
-        """By Equation 2, |Δ| averaged over the maps; the images' latents are kept on the way."""
-        partial = Partial(self.directory, "ranking")
-        done, parts = 0, []
+    def _rankings(self) -> dict[str, ChannelRanking]:
+        """By what all modes are made of; what the removal begins with is kept on the way."""
+        partial, modes = Partial(self.directory, "ranking"), needed(self.config.modes)
+        done, parts = 0, {mode: list[Tensor]() for mode in modes}
         if (saved := partial.load()) is not None:
-            done, parts = saved[0], [saved[1]["differences"]]
+            done, parts = saved[0], {mode: [saved[1][mode]] for mode in modes}
         room = int(self.config.cache * 2**30)
         places = self._places(done)
         for place, images in zip(places, self._batches(places), strict=True):
             with self._autocast():
-                latent = self.model.latent(images)
-                mirrored = self.model.latent(images.flip(-1))
-            size = sum(maps.nbytes for maps in latent)
+                kept = self.place.read(images)
+                seen = self.place.ranked(kept)
+                mirrored = self.place.ranked(self.place.read(images.flip(-1)))
+            size = sum(part.nbytes for part in kept)
             if size <= room:
-                self.kept[place], room = latent, room - size
-            pairs = zip(latent, mirrored, strict=True)
-            apart = [flip_difference(*pair).difference.abs() for pair in pairs]
-            parts.append(torch.stack(apart).mean(0).cpu())
-            partial.save(place + len(images), {"differences": torch.cat(parts)})
-        return self._ranked(torch.cat(parts))
+                self.kept[place], room = kept, room - size
+            nothing = [maps.new_zeros(()).expand_as(maps) for maps in seen]
+            for mode in modes:
+                pairs = zip(seen, mirrored if mode == TARGETED else nothing, strict=True)
+                apart = [flip_difference(*pair).difference for pair in pairs]
+                parts[mode].append(over_maps(mode, apart).cpu())
+            partial.save(place + len(images), {m: torch.cat(some) for m, some in parts.items()})
+        return self._ranked({mode: torch.cat(some) for mode, some in parts.items()})
 
-    def _ranked(self, differences: Tensor) -> ChannelRanking:
+    def _ranked(self, values: dict[str, Tensor]) -> dict[str, ChannelRanking]:
         """Of the images of all processes."""
-        shares = [(self.own, differences)]
+        shares = [(self.own, values)]
         if several():
             shares *= distributed.get_world_size()
-            distributed.all_gather_object(shares, (self.own, differences))
+            distributed.all_gather_object(shares, (self.own, values))
         ids = [self.images.ids[index] for indices, _ in shares for index in indices]
-        whole = torch.cat([part for _, part in shares])
-        about = {"layer": Detector.LATENT, "weights": self.config.weights_digest}
-        return ChannelRanking.of_differences(TARGETED, whole, ids, **about)
+        about = {"layer": self.place.name, "weights": self.config.weights_digest}
+        return {
+            mode: ChannelRanking.of_differences(
+                mode, torch.cat([part[mode] for _, part in shares]), ids, **about
+            )
+            for mode in values
+        }
 
     def _found(
         self, orders: dict[str, Tensor], counts: Sequence[int]
     ) -> dict[tuple[str, int], Boxes]:
-        """Boxes by order and count; only the heads run on latents that were kept."""
+        """Boxes by order and count."""
         points = [("", 0), *((name, count) for name in orders for count in counts)]
         rows = dict.fromkeys(points, torch.zeros(0, 6))
         partial, done = Partial(self.directory, "boxes"), 0
         if (saved := partial.load()) is not None:
             done = saved[0]
             rows = {point: saved[1][_name(point)] for point in points}
-        for place, latent in self._latents(done):
+        for place, kept in self._begun(done):
             with self._autocast():
-                found = detections_without(
-                    self.model,
-                    latent,
-                    self.images.size,
-                    orders,
-                    counts,
-                    least_score=self.config.least_score,
+                found = self.place.without(
+                    kept, self.images.size, orders, counts, self.config.least_score
                 )
                 for name, count, boxes in found:
                     rows[name, count] = torch.cat([rows[name, count], flat(boxes, place)])
-            done = place + len(latent[0])
+            done = place + len(kept[0])
             partial.save(done, {_name(point): some for point, some in rows.items()})
         return {point: unflat(some, self.own) for point, some in rows.items()}
 
-    def _latents(self, done: int) -> Iterator[tuple[int, list[Tensor]]]:
-        """The maps of each batch from image ``done`` on, and the place of its first image."""
+    def _begun(self, done: int) -> Iterator[tuple[int, list[Tensor]]]:
+        """What is kept of each batch from image ``done`` on, and the place of its first image."""
         missing = [place for place in self._places(done) if place not in self.kept]
         again = self._batches(missing)
         for place in self._places(done):
@@ -163,7 +189,7 @@ class Removal:
                 yield place, self.kept.pop(place)
             else:
                 with self._autocast():
-                    yield place, self.model.latent(next(again))
+                    yield place, self.place.read(next(again))
 
     def _places(self, done: int) -> range:
         return range(done, len(self.own), self._batch)

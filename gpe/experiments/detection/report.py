@@ -6,13 +6,14 @@ from itertools import groupby
 from gpe.experiments.detection.config import (
     LABELS,
     PAPER_CHANNELS,
-    RANDOM,
     SETTINGS,
     TABLE_S1,
     TARGETED,
 )
 from gpe.experiments.detection.pictures import curves, losses, pictures
 from gpe.experiments.detection.trials import Removed, Trial, read_all
+from gpe.experiments.removal.config import MATCHED, RANDOM
+from gpe.experiments.removal.modes import mode_of
 from gpe.report.blocks import Bar, Block, Cell, Column, Finding, Heading, Note, Row, Section, Table
 from gpe.report.grouping import recipe
 from gpe.report.runs import Run
@@ -57,9 +58,12 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
             Finding(_result(trial, trial.removed), named, lead=alone),
             Finding(_how_sure(trial, trial.removed), lead=False),
         ]
+        found += [Finding(text, lead=False) for text in _against(trial, trial.removed)]
+    layers = {f"of {trial.where}" for trial in removals if trial.where}
+    layers |= {"of the latent before the heads" for trial in removals if not trial.where}
     found.append(
         Note(
-            "Channels of the latent before the heads, ranked by how much they change when the "
+            f"Channels {listing(sorted(layers))}, ranked by how much they change when the "
             f"image is mirrored (Equation 2), are set to zero. {_ABOUT}"
         )
     )
@@ -72,7 +76,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
             Note(
                 "In parentheses the paper's, on CityPersons and without 100 channels of "
                 f"{PAPER_CHANNELS[trial.detector]}. Below a value its 95 % interval over images; "
-                "below the mean of random orders the lowest and the highest of them.",
+                "below the mean of random or matched orders the lowest and the highest of them.",
                 where="both",
             ),
             Heading("Miss rate without the first N channels", level=3),
@@ -85,17 +89,24 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 
 def _result(trial: Trial, removed: Removed) -> str:
     """What removing costs, and against random channels."""
+    where = f"of {trial.where} " if trial.where else ""
     setting = trial.settings[0]
     before, after = trial.rates[setting].value, removed.targeted[setting].value
     random = removed.band(RANDOM, removed.count, setting)[0]
     text = (
-        f"Without the {removed.count} of {removed.channels} channels that hold most position "
-        f"{trial.label} misses {percent(after)} of {_WHO[setting]}, without {removed.count} random "
-        f"ones {percent(random)}, with all {percent(before)}."
+        f"Without the {removed.count} of {removed.channels} channels {where}that hold most "
+        f"position {trial.label} misses {percent(after)} of {_WHO[setting]}, without "
+        f"{removed.count} random ones {percent(random)}, with all {percent(before)}."
     )
+    verdict = _verdict(trial, removed.targeted_less_random)
+    return f"{text} In points, it misses {verdict} than without random ones."
+
+
+def _verdict(trial: Trial, differences: dict[str, Estimate]) -> str:
+    """Of which pedestrians more are missed, of which fewer, and of which neither."""
     parts = {"more": [], "less": [], "": []}  # type: dict[str, list[str]]
     for name in trial.settings:
-        apart = removed.targeted_less_random[name]
+        apart = differences[name]
         told = (
             ""
             if apart.ends is None or apart.ends[0] <= 0 <= apart.ends[1]
@@ -107,7 +118,32 @@ def _result(trial: Trial, removed: Removed) -> str:
         for key, than in (("more", "more"), ("less", "fewer"), ("", "about as many"))
         if parts[key]
     ]
-    return f"{text} In points, it misses {listing(verdicts)} than without random ones."
+    return listing(verdicts)
+
+
+def _against(trial: Trial, removed: Removed) -> list[str]:
+    """What position is worth beside channels that do as much, wherever people are."""
+    setting, number_removed = trial.settings[0], removed.count
+
+    def missed(line: str) -> str:
+        return percent(removed.band(line, number_removed, setting)[0])
+
+    found = []
+    if removed.targeted_less_matched:
+        verdict = _verdict(trial, removed.targeted_less_matched)
+        found.append(
+            f"Without {number_removed} random channels that deviate over images as those do, "
+            f"{removed.shared[number_removed]:.0f} of them the same, {missed(MATCHED)} of "
+            f"{_WHO[setting]} are missed. In points, {trial.label} misses {verdict} without the "
+            "channels of Equation 2 than without these."
+        )
+    if removed.controls:
+        parts = [f"{missed(name)} ({mode_of(name).label})" for name in removed.controls]
+        found.append(
+            f"Missed of {_WHO[setting]} without the first {number_removed} by other rankings: "
+            f"{listing(parts)}."
+        )
+    return found
 
 
 def _how_sure(trial: Trial, removed: Removed) -> str:
@@ -126,7 +162,8 @@ def _how_sure(trial: Trial, removed: Removed) -> str:
 def _over_seeds(trials: Sequence[Trial]) -> list[str]:
     """Of each detector that was trained with several seeds: whether all of them agree."""
     found = []
-    for label, some in groupby(trials, key=lambda trial: trial.label):
+    for (label, where), some in groupby(trials, key=lambda trial: (trial.label, trial.where)):
+        who = ", ".join(filter(None, (label, where)))
         removals = [trial.removed for trial in some if trial.removed is not None]
         if len(removals) < 2:
             continue
@@ -137,7 +174,7 @@ def _over_seeds(trials: Sequence[Trial]) -> list[str]:
                 mean = mean_of(values)
                 parts.append(f"{_WHO[name]} {signed(mean.value)} ({_interval(mean)})")
         found.append(
-            f"{label}, {len(removals)} networks: points that targeting costs more than random "
+            f"{who}, {len(removals)} networks: points that targeting costs more than random "
             f"channels, mean and 95 % interval over networks: {listing(parts)}."
         )
     return found
@@ -148,8 +185,9 @@ def _interval(apart: Estimate) -> str:
 
 
 def _table(trial: Trial, removed: Removed) -> Table:
-    """The rows of Table S1, and the difference that it leaves to its reader."""
+    """The rows of Table S1 and its controls, and the differences that it leaves to its reader."""
     paper = TABLE_S1[trial.detector]
+    intervals = {"": trial.rates, TARGETED: removed.targeted, **removed.controls}
 
     def cells(order: str) -> list[Cell | None]:
         found: list[Cell | None] = []
@@ -158,37 +196,47 @@ def _table(trial: Trial, removed: Removed) -> Table:
                 found.append(None)
                 continue
             mean, low, high = removed.band(order or TARGETED, removed.count if order else 0, name)
-            about = {"": trial.rates, TARGETED: removed.targeted}.get(order)
-            ends = f"{number(low)} to {number(high)}" if about is None else _between(about[name])
+            ends = f"{number(low)} to {number(high)}"
+            if order in intervals:
+                ends = _between(intervals[order][name])
             mark = trial.rates[name].value
             found.append(
                 Cell(
                     number(mean),
-                    paper=number(paper[order][place]),
+                    paper=number(paper[order][place]) if order in paper else "",
                     lines=(ends,),
                     bar=Bar(mean, mark),
                 )
             )
         return found
 
-    apart = [
-        Cell(
-            signed(one.value),
-            paper=signed(paper[TARGETED][n] - paper[RANDOM][n]),
-            lines=(_interval(one),),
-        )
-        if (one := removed.targeted_less_random.get(name))
-        else None
-        for n, name in enumerate(SETTINGS)
-    ]
+    def apart(found: dict[str, Estimate], papers: Sequence[str]) -> list[Cell | None]:
+        return [
+            Cell(signed(one.value), paper=paper, lines=(_interval(one),))
+            if (one := found.get(name))
+            else None
+            for name, paper in zip(SETTINGS, papers, strict=True)
+        ]
+
     draws = count(len(removed.draws), "order")
     share = f"{removed.count} of {removed.channels}"
-    rows = [
-        Row("Nothing removed", cells(""), colour="ink"),
-        Row("Random", cells(RANDOM), colour="grey", notes=(f"{share}, {draws}",)),
-        Row("By position", cells(TARGETED), colour="blue", notes=(f"{share}, Equation 2",)),
-        Row("Difference", apart, notes=("by position less random", "in points")),
+    notes = {RANDOM: draws, MATCHED: f"{draws}, deviating as Equation 2's", TARGETED: "Equation 2"}
+    rows = [Row("Nothing removed", cells(""), colour="ink")]
+    for line in removed.lines:
+        mode = mode_of(line)
+        label = "By position" if line == TARGETED else mode.label
+        note = f"{share}, {notes.get(line, mode.note)}"
+        rows.append(Row(label, cells(line), colour=mode.colour, notes=(note,)))
+    papers = [
+        signed(one - other) for one, other in zip(paper[TARGETED], paper[RANDOM], strict=True)
     ]
+    for line, differences, told in (
+        (RANDOM, removed.targeted_less_random, papers),
+        (MATCHED, removed.targeted_less_matched, [""] * len(SETTINGS)),
+    ):
+        if differences:
+            note = f"by position less {line}"
+            rows.append(Row("Difference", apart(differences, told), notes=(note, "in points")))
     columns = [
         Column(name, aside=f"{trial.pedestrians.get(name, 0)} pedestrians") for name in SETTINGS
     ]

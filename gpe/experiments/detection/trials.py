@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpe.experiments.detection.config import LABELS, RANDOM, SETTINGS, TARGETED
+from gpe.experiments.detection.config import LABELS, SETTINGS, TARGETED
+from gpe.experiments.removal.config import MODES, RANDOM
+from gpe.experiments.removal.modes import band_of
 from gpe.records import load_arrays
 from gpe.report.grouping import told_apart
 from gpe.report.runs import Run
@@ -27,6 +29,10 @@ class Removed:
         rates: by order, random ones included, and count; of nothing removed at ``("", 0)``.
         targeted: with its interval, ``count`` removed.
         random_less_whole, targeted_less_random: differences over the same images.
+        targeted_less_matched: likewise, from random orders that deviate as the targeted one does;
+            empty without them.
+        shared: by count, how many channels these share with the targeted one, on average.
+        controls: by any other ranking what is missed, with its interval, ``count`` removed.
     """
 
     channels: int
@@ -36,23 +42,34 @@ class Removed:
     targeted_less_whole: dict[str, Estimate]
     random_less_whole: dict[str, Estimate]
     targeted_less_random: dict[str, Estimate]
+    targeted_less_matched: dict[str, Estimate]
+    shared: dict[int, float]
+    controls: dict[str, dict[str, Estimate]]
 
     @property
     def draws(self) -> list[str]:
         """Names of the random orders."""
-        return list(dict.fromkeys(name for name, _ in self.rates if name not in ("", TARGETED)))
+        return self._orders(RANDOM)
+
+    @property
+    def lines(self) -> list[str]:
+        """What is drawn and told of as one, random ones first and the targeted one last."""
+        found = {band_of(name) or name for name, _ in self.rates} - {RANDOM, TARGETED}
+        return [RANDOM, *(mode for mode in MODES if mode in found), TARGETED]
+
+    def _orders(self, line: str) -> list[str]:
+        """Those of a line: one, or random or matched ones."""
+        names = dict.fromkeys(name for name, _ in self.rates)
+        return [name for name in names if (band_of(name) or name) == line]
 
     @property
     def counts(self) -> list[int]:
         return sorted({count for _, count in self.rates})
 
     def band(self, line: str, count: int, setting: str) -> tuple[float, float, float]:
-        """Mean, lowest and highest of the random orders, or three times the one value."""
-        if count == 0:
-            values = [self.rates["", 0][setting]]
-        else:
-            names = self.draws if line == RANDOM else [line]
-            values = [self.rates[name, count][setting] for name in names]
+        """Mean, lowest and highest of random or matched orders, or three times the one value."""
+        names = self._orders(line if count else "")
+        values = [self.rates[name, count][setting] for name in names]
         return fmean(values), min(values), max(values)
 
 
@@ -63,6 +80,8 @@ class Trial:
     Attributes:
         title: what it is and on what.
         label: of the detector, as Table S1 has it; the file's name of a file.
+        where: the layer, or the level of the latent, that channels were removed from; empty where
+            it is the whole latent.
         detector: its name; empty of a file.
         rates: miss rates by setting with intervals over images, nothing removed.
         pedestrians: how many count in each setting.
@@ -71,6 +90,7 @@ class Trial:
 
     title: str
     label: str
+    where: str
     detector: str
     config: dict[str, Any]
     directory: Path
@@ -98,7 +118,10 @@ def read_all(runs: Sequence[Run]) -> list[Trial]:
     """
     trials = [run.read(_read) for run in runs]
     configs = [run.record.config for run in runs]
-    names = [f"{trial.label} on {trial.config['data']}" for trial in trials]
+    names = [
+        f"{', '.join(filter(None, (trial.label, trial.where)))} on {trial.config['data']}"
+        for trial in trials
+    ]
     titles = told_apart(names, configs, _FIRST)
     return [
         Trial(**vars(trial) | {"title": title}) for trial, title in zip(trials, titles, strict=True)
@@ -107,10 +130,12 @@ def read_all(runs: Sequence[Run]) -> list[Trial]:
 
 def _read(run: Run) -> Trial:
     record, config, result = run.record, run.record.config, run.record.result
-    detector = str(config.get("detector") or "")
+    detector, level = str(config.get("detector") or ""), config.get("level")
+    level_name = "" if level is None else f"level {level}"
     return Trial(
         title="",
         label=LABELS[detector] if detector else str(config["network"]),
+        where=str(config.get("layer") or level_name),
         detector=detector,
         config=config,
         directory=run.directory,
@@ -127,13 +152,18 @@ def _removed(result: dict[str, Any]) -> Removed:
         name: _estimates(result[name])
         for name in ("targeted", "targeted_less_whole", "random_less_whole", "targeted_less_random")
     }
+    # Records of before have no controls.
+    differences["targeted_less_matched"] = _estimates(result.get("targeted_less_matched", {}))
+    controls = {str(name): _estimates(one) for name, one in result.get("controls", {}).items()}
+    shared = {int(count): float(same) for count, same in result.get("shared", {}).items()}
     rates = {
         (str(row["order"]), int(row["count"])): {
             name: float(row[name]) for name in SETTINGS if name in row
         }
         for row in result["rows"]
     }
-    return Removed(int(result["channels"]), int(result["count"]), rates, **differences)
+    channels, count = int(result["channels"]), int(result["count"])
+    return Removed(channels, count, rates, shared=shared, controls=controls, **differences)
 
 
 def _estimates(found: dict[str, Sequence[float]]) -> dict[str, Estimate]:

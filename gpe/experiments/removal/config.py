@@ -138,7 +138,7 @@ _RANKINGS_HELP = (
 _LAYER_HELP = "Layer whose channels are ranked and removed; last: the last feature map"
 _COUNTS_HELP = "How many channels to remove"
 _RANGES_HELP = "Also remove each twentieth of a ranking by itself"
-_RANDOM_HELP = "Number of random orders, and of matched ones, to compare with"
+RANDOM_HELP = "Number of random orders, and of matched ones, to compare with"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ class RemovalConfig(PixelConfig):
     modes: tuple[str, ...] = option(_MODES_HELP, (), check=_expect_mode)
     rankings: tuple[str, ...] = option(_RANKINGS_HELP, ())
     rankings_digest: str = option("Of the files' content", "", hidden=True)
-    random_seeds: int = option(_RANDOM_HELP, 5, at_least=0)
+    random_seeds: int = option(RANDOM_HELP, 5, at_least=0)
     counts: tuple[int, ...] | None = option(_COUNTS_HELP, None, unset="all twentieths", at_least=0)
     ranges: bool = option(_RANGES_HELP, False)
     regions: tuple[Region, ...] = option("Regions to score: full, left, centre or right", ())
@@ -246,7 +246,7 @@ class ClassificationConfig(Config):
     modes: tuple[str, ...] = option(_MODES_HELP, ("overall", *CONTROLS))
     rankings: tuple[str, ...] = option(_RANKINGS_HELP, ())
     rankings_digest: str = option("Of the files' content", "", hidden=True)
-    random_seeds: int = option(_RANDOM_HELP, 5, at_least=0)
+    random_seeds: int = option(RANDOM_HELP, 5, at_least=0)
     counts: tuple[int, ...] | None = option(_COUNTS_HELP, None, at_least=0)
     ranges: bool = option(_RANGES_HELP, True)
     batch_size: int = batch_size_option(64)

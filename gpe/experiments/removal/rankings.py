@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,13 +28,24 @@ _LARGE_PARTS = 10
 _LEAST = 32  # images in a part
 
 
-def draws_of(config: RemovalConfig | ClassificationConfig, channels: int) -> dict[str, Tensor]:
+class Ranked(Protocol):
+    """What a configuration says of the rankings that it asks for."""
+
+    @property
+    def modes(self) -> tuple[str, ...]: ...
+    @property
+    def random_seeds(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def draws_of(config: Ranked, channels: int) -> dict[str, Tensor]:
     """The random orders of a layer's channels to compare with."""
     return random_orders(channels, _seeds(config))
 
 
 def wanted_of(
-    config: RemovalConfig | ClassificationConfig, found: Mapping[str, ChannelRanking]
+    config: Ranked, found: Mapping[str, ChannelRanking]
 ) -> tuple[dict[str, ChannelRanking], dict[str, Tensor]]:
     """The rankings that a configuration asks for, and its matched orders, from those it needs."""
     one = config.random_seeds == 0  # with nothing to compare, it is a ranking among the others
@@ -61,7 +72,7 @@ def shared_of(
     }
 
 
-def _seeds(config: RemovalConfig | ClassificationConfig) -> range:
+def _seeds(config: Ranked) -> range:
     return range(config.seed, config.seed + config.random_seeds)
 
 

@@ -12,7 +12,7 @@ from gpe.data.boxed_views import normalised
 from gpe.data.citypersons import save_annotations
 from gpe.data.streets import boxed_streets
 from gpe.errors import InputError
-from gpe.experiments.detection import networks, removal
+from gpe.experiments.detection import layers, networks, removal
 from gpe.experiments.detection.config import (
     SETTINGS,
     AblationConfig,
@@ -20,6 +20,7 @@ from gpe.experiments.detection.config import (
     EvaluationConfig,
 )
 from gpe.experiments.detection.networks import open_detector
+from gpe.experiments.detection.report import blocks
 from gpe.experiments.detection.run import DetectionTrial, _rate, evaluate
 from gpe.experiments.detection.scores import FALSE, FOUND, MISSED, People, _told
 from gpe.experiments.runs import Partial
@@ -27,18 +28,23 @@ from gpe.metrics import log_average_miss_rate
 from gpe.metrics.detections import write_detections
 from gpe.ranking import rank_channels
 from gpe.records import Record, load_arrays
+from gpe.report.blocks import Finding
+from gpe.report.runs import Run
 from tests.experiments.tiny import launch, outside_run, same, weights
 from tests.experiments.tiny_detectors import config, remove, train
 
 
-def detected(directory, channels=()):
-    """Plainly: the whole network on the whole set, with channels of its latent zeroed."""
+def detected(directory, channels=(), layer="neck"):
+    """Plainly: the whole network on the whole set, with channels of a layer zeroed."""
     _, model = open_detector(EvaluationConfig.of(checkpoint=str(directory), device="cpu"))
     images = boxed_streets("val", (64, 128), images=12)
     with torch.no_grad():
+        removed = torch.as_tensor(channels, dtype=torch.int64)
+        handle = model.get_submodule(layer).register_forward_hook(
+            lambda module, given, output: output.index_fill(1, removed, 0.0)
+        )
         latent = model.latent(normalised(images.images))
-        for maps in latent:
-            maps[:, list(channels)] = 0
+        handle.remove()
         found = model.detect(latent, images.size, least_score=0.0)
     return images, [{"boxes": one["boxes"] * 4, "scores": one["scores"]} for one in found]
 
@@ -47,6 +53,19 @@ def miss_rates(images, found):
     scaled = [rows * np.array([1, 4, 4, 4, 4, 1, 4, 4, 4, 4]) for rows in images.boxes]
     every = People(images)
     return log_average_miss_rate(found, scaled, settings=every.settings)
+
+
+def ranked(directory, modes, layer="neck"):
+    """By the public function, which knows of no detector."""
+    _, model = open_detector(EvaluationConfig.of(checkpoint=str(directory), device="cpu"))
+    images = boxed_streets("val", (64, 128), images=12)
+    return rank_channels(model, [(normalised(images.images), images.ids)], layer=layer, modes=modes)
+
+
+def blocks_text(directory):
+    """The findings of a run's report."""
+    found = blocks([Run.load(directory)])
+    return " ".join(block.text for block in found if isinstance(block, Finding))
 
 
 class TestTraining:
@@ -129,20 +148,22 @@ class TestTraining:
 
 
 class TestRemoval:
-    def test_the_ranking_is_equation_2_of_the_necks_output(self, finished, removed):
-        _, model = open_detector(EvaluationConfig.of(checkpoint=str(finished), device="cpu"))
-        images = boxed_streets("val", (64, 128), images=12)
-        expected = rank_channels(model, [(normalised(images.images), images.ids)], layer="neck")[
-            "overall"
-        ]
+    def test_the_rankings_are_those_of_the_necks_output(self, finished, removed):
+        expected = ranked(finished, ("overall", "relative", "magnitude", "deviation"))
         arrays = load_arrays(removed)
-        torch.testing.assert_close(arrays["scores.overall"], expected.scores, rtol=1e-4, atol=1e-7)
+        for mode, ranking in expected.items():
+            found = arrays[f"scores.{mode}"]
+            torch.testing.assert_close(found, ranking.scores, rtol=1e-4, atol=1e-7)
 
     def test_each_row_is_the_whole_network_without_these_channels(self, finished, removed):
-        result, order = Record.load(removed).result, load_arrays(removed)["order.overall"]
+        result, arrays = Record.load(removed).result, load_arrays(removed)
         assert result["channels"] == 12 and result["count"] == 2 and result["counts"] == [2, 5]
-        orders = {"": order, "overall": order, **random_orders(12, 2)}
-        assert len(result["rows"]) == 1 + 2 * 3
+        names = ("overall", "relative", "magnitude", "deviation")
+        orders = {name: arrays[f"order.{name}"] for name in names} | random_orders(12, 2)
+        for mode, ranking in ranked(finished, ("matched:0", "matched:1")).items():
+            orders[mode.replace(":", "/")] = ranking.order
+        orders[""] = orders["overall"]
+        assert len(result["rows"]) == 1 + 2 * 8
         for row in result["rows"]:
             channels = orders[row["order"]][: row["count"]].tolist()
             expected = miss_rates(*detected(finished, channels))
@@ -156,6 +177,25 @@ class TestRemoval:
             value, low, high = result["targeted_less_random"][name]
             assert value == pytest.approx(rows["overall", 2][name] - random) and low <= high
             assert result["random_less_whole"][name][0] == pytest.approx(random - rows["", 0][name])
+            alike = (rows["matched/0", 2][name] + rows["matched/1", 2][name]) / 2
+            value, low, high = result["targeted_less_matched"][name]
+            assert value == pytest.approx(rows["overall", 2][name] - alike) and low <= high
+            for mode, one in result["controls"].items():
+                assert one[name][0] == pytest.approx(rows[mode, 2][name])
+        assert set(result["controls"]) == {"relative", "magnitude", "deviation"}
+        assert 0 <= result["shared"]["2"] <= 2
+
+    def test_other_rankings_are_a_choice(self, finished, tmp_path):
+        directory, _ = remove(tmp_path, str(finished), modes=("overall", "magnitude"), counts=(2,))
+        result = Record.load(directory).result
+        assert [row["order"] for row in result["rows"]] == [
+            *("", "overall", "magnitude", "random/0", "random/1"),
+        ]
+        assert "targeted_less_matched" not in result
+        with pytest.raises(InputError, match="modes: expected overall among them, got magnitude"):
+            remove(tmp_path, str(finished), modes=("magnitude",))
+        with pytest.raises(InputError, match="modes: expected one of overall, relative"):
+            remove(tmp_path, str(finished), modes=("overall", "taylor"))
 
     def test_without_a_cache_the_same_is_found(self, finished, removed, tmp_path):
         directory, _ = remove(tmp_path, str(finished), cache=0.0)
@@ -170,7 +210,7 @@ class TestRemoval:
 
         def interrupted(*given):
             calls.append(given)
-            if len(calls) == 2:
+            if len(calls) == 5:  # of three a batch
                 raise KeyboardInterrupt
             return real(*given)
 
@@ -178,7 +218,7 @@ class TestRemoval:
         with pytest.raises(KeyboardInterrupt):
             remove(tmp_path, str(finished))
         monkeypatch.setattr(removal, "flip_difference", real)
-        search, batches = removal.detections_without, []
+        search, batches = layers.detections_without, []
 
         def interrupted_again(*given, **options):
             batches.append(given)
@@ -186,10 +226,10 @@ class TestRemoval:
                 raise KeyboardInterrupt
             return search(*given, **options)
 
-        monkeypatch.setattr(removal, "detections_without", interrupted_again)
+        monkeypatch.setattr(layers, "detections_without", interrupted_again)
         with pytest.raises(KeyboardInterrupt):
             remove(tmp_path, str(finished))
-        monkeypatch.setattr(removal, "detections_without", search)
+        monkeypatch.setattr(layers, "detections_without", search)
         directory, _ = remove(tmp_path, str(finished))
         assert outside_run(directory) == outside_run(removed)
         assert not list(directory.glob("partial*"))
@@ -198,6 +238,53 @@ class TestRemoval:
         directory, _ = remove(tmp_path, str(finished))
         again, shown = remove(tmp_path, str(finished))
         assert again == directory and "finished before" in shown
+
+    @pytest.mark.parametrize("layer", ["backbone.layer3", "neck.p3"])
+    def test_another_layer_loses_channels(self, finished, tmp_path, layer):
+        """Ranked as any network's, and removed as by hand."""
+        chosen = {"layer": layer, "modes": ("overall",), "counts": (3,), "count": 3}
+        directory, _ = remove(tmp_path, str(finished), **chosen)
+        assert layer in directory.name and f"of {layer}" in blocks_text(directory)
+        ranking = ranked(finished, ("overall",), layer)["overall"]
+        scores = load_arrays(directory)["scores.overall"]
+        torch.testing.assert_close(scores, ranking.scores, rtol=1e-4, atol=1e-7)
+        rows = {row["order"]: row for row in Record.load(directory).result["rows"]}
+        expected = miss_rates(*detected(finished, ranking.top(3), layer))
+        assert {name: rows["overall"][name] for name in expected} == pytest.approx(
+            expected, abs=0.5
+        )
+
+    def test_one_level_is_ranked_and_loses_channels_by_itself(self, tmp_path):
+        chosen = config(detector="faster-rcnn", neck_width=8, backbone="hrnet", epochs=1)
+        ((trained,), _) = train(tmp_path, chosen)
+        found, _ = remove(tmp_path, str(trained), counts=(3,), level=2, modes=("overall",))
+        assert "level2" in found.name and "of level 2" in blocks_text(found)
+        _, model = open_detector(EvaluationConfig.of(checkpoint=str(trained), device="cpu"))
+        images = normalised(boxed_streets("val", (64, 128), images=12).images)
+        with torch.no_grad():
+            maps, mirrored = model.latent(images)[2], model.latent(images.flip(-1))[2]
+        scores = (maps.mean((2, 3)) - mirrored.mean((2, 3))).abs().mean(0).double()
+        torch.testing.assert_close(
+            load_arrays(found)["scores.overall"], scores, rtol=1e-3, atol=1e-6
+        )
+        with pytest.raises(InputError, match="level: expected at most 4 of faster-rcnn, got 5"):
+            remove(tmp_path, str(trained), level=5)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"level": 1}, "level: expected at most 0 of csp, got 1"),
+            ({"level": 0, "layer": "neck.p3"}, "level: expected none beside a layer, got 0"),
+            (
+                {"layer": "bbox_head.csp_cls"},
+                "layer: expected one that begins with backbone or neck, got 'bbox_head.csp_cls'",
+            ),
+            ({"layer": "backbone.layer9"}, "layer: expected one of the network's.*; nearest: "),
+        ],
+    )
+    def test_where_nothing_can_be_removed_is_said(self, finished, tmp_path, options, message):
+        with pytest.raises(InputError, match=message):
+            remove(tmp_path, str(finished), **options)
 
     def test_more_channels_than_there_are_are_refused(self, finished, tmp_path):
         with pytest.raises(InputError, match="count: expected at most 12, got 13"):
