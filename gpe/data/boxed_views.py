@@ -107,6 +107,8 @@ def view_batches(
     epoch: int,
     workers: int = 0,
     device: str = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[BoxedBatch]:
     """Random views in batches; a function of the seed, the epoch and the place in the order.
 
@@ -115,8 +117,10 @@ def view_batches(
 
     Args:
         order: int64 ``[n]``, indices into the set.
+        rank, world_size: which of how many processes this is; each reads a part of each batch.
     """
-    places = [some.tolist() for some, _ in cuts(torch.arange(len(order)), batch_size, len(order))]
+    parts = cuts(torch.arange(len(order)), batch_size, len(order), rank=rank, world_size=world_size)
+    places = [some.tolist() for some, _ in parts]
     views = _Views(images, order.tolist(), batch_size, augmentation, seed, epoch)
     for pixels, rows in read_batches(views, _stacked, places, workers=workers, device=device):
         rows = rows.cpu()

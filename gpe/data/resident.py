@@ -137,52 +137,35 @@ def generator(seed: int, epoch: int, rank: int, purpose: str) -> torch.Generator
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8]))
 
 
-def epoch_order(
-    count: int,
-    *,
-    seed: int,
-    epoch: int,
-    rank: int = 0,
-    world_size: int = 1,
-    samples: int | None = None,
-) -> Tensor:
-    """Which images one rank sees in one epoch, and in which order.
+def epoch_order(count: int, *, seed: int, epoch: int, samples: int | None = None) -> Tensor:
+    """Which images are seen in one epoch, and in which order: a permutation of (seed, epoch).
 
-    All ranks share one permutation of (seed, epoch), of which rank r takes every
-    ``world_size``-th element. Where ``samples`` does not divide by ``world_size`` the
-    permutation wraps around, so that all ranks get equally many.
+    Several processes share it: each takes its part of each batch (:func:`cuts`).
 
     Args:
         count: images in the set.
         seed: of the run.
         epoch: counted from anywhere.
-        rank: of this process, in [0, ``world_size``).
-        world_size: number of processes.
-        samples: images of the epoch over all ranks; ``count`` where None. More than
-            ``count`` go through the set repeatedly, each time in a new order.
+        samples: images of the epoch; ``count`` where None. More than ``count`` go through the set
+            repeatedly, each time in a new order.
 
     Returns:
-        Indices, int64 ``[ceil(samples / world_size)]``, on the CPU.
+        Indices, int64 ``[samples]``, on the CPU.
 
     Raises:
-        InputError: a count below 1, or a rank outside the world.
+        InputError: a count below 1.
 
     Example:
-        >>> halves = [epoch_order(6, seed=0, epoch=1, rank=rank, world_size=2) for rank in (0, 1)]
-        >>> torch.cat(halves).sort().values
+        >>> epoch_order(6, seed=0, epoch=1).sort().values
         tensor([0, 1, 2, 3, 4, 5])
     """
     total = count if samples is None else samples
-    for name, value in (("count", count), ("world_size", world_size), ("samples", total)):
+    for name, value in (("count", count), ("samples", total)):
         expect_at_least_one(name, value)
-    if not 0 <= rank < world_size:
-        raise InputError(f"rank: expected 0 to {world_size - 1}, got {rank}")
 
     shared = generator(seed, epoch, 0, "order")
     passes = -(-total // count)
-    order = torch.cat([torch.randperm(count, generator=shared) for _ in range(passes)])
-    padded = -(-total // world_size) * world_size
-    return order[torch.arange(rank, padded, world_size) % total]
+    return torch.cat([torch.randperm(count, generator=shared) for _ in range(passes)])[:total]
 
 
 def cuts(

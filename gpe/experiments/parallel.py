@@ -63,11 +63,11 @@ class Shared:
         own = torch.as_tensor(of, dtype=torch.float64, device=loss.device)
         return loss * (own * count() / summed(own)).to(loss.dtype)
 
-    def evaluating(self) -> None:
-        """Sets the network to evaluation, with the same batch norm everywhere."""
-        self.model.eval()
+    def evaluating(self, model: nn.Module | None = None) -> None:
+        """Sets the network, or a running mean of it, to evaluation, the same everywhere."""
+        model = (model or self.model).eval()
         if self._parallel is not None and not self.sync_batch_norm:
-            for buffer in self.model.buffers():
+            for buffer in model.buffers():
                 distributed.broadcast(buffer, 0)
 
 

@@ -82,6 +82,14 @@ def expect_one_process(what: str) -> None:
         )
 
 
+def expect_trained(command: str) -> None:
+    """Raise an InputError in several: a training and what follows are two calls."""
+    if _started() > 1:
+        raise InputError(
+            f"checkpoint: expected one among several processes: train first, with {command}"
+        )
+
+
 def expect_enough(images: int, batch_size: int) -> None:
     """Raise an InputError where some process would get no image of some batch."""
     smallest = min(batch_size, images % batch_size or batch_size)

@@ -103,6 +103,7 @@ class NetworkTrial(Generic[SomeConfig]):
 
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    clip: float | None = None  # greatest norm of the gradient
 
     def __init__(
         self,
@@ -126,6 +127,8 @@ class NetworkTrial(Generic[SomeConfig]):
         loss = self.shared.weighted(loss, of)
         self.optimizer.zero_grad()
         loss.backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.shared.model.parameters(), self.clip)
         self.optimizer.step()
         self.scheduler.step()
 

@@ -51,6 +51,17 @@ def test_boxes_lie_where_the_pedestrians_are(images, how):
             torch.testing.assert_close(boxes[0], torch.stack(seen).float(), atol=1.5, rtol=0)
 
 
+def test_the_parts_of_several_processes_are_the_batch(images):
+    how = {"batch_size": 3, "seed": 0, "epoch": 1}
+    how["augmentation"] = BoxAugmentation(scales=(0.5, 1.5), flip=True)
+    order = torch.tensor([3, 0, 5, 1, 2, 4])
+    parts = [view_batches(images, order, **how, rank=rank, world_size=2) for rank in (0, 1)]
+    for whole, *some in zip(view_batches(images, order, **how), *parts, strict=True):
+        assert torch.equal(torch.cat([part.images for part in some]), whole.images)
+        boxes = [box for part in some for box in part.wanted]
+        assert all(torch.equal(*pair) for pair in zip(boxes, whole.wanted, strict=True))
+
+
 def test_views_are_a_function_of_the_seed(images):
     how = {"scales": (0.5, 1.5), "flip": True, "brightness": (0.5, 2.0)}
     once, again, other = (list(views(images, seed, **how)) for seed in (0, 0, 1))

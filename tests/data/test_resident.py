@@ -68,7 +68,7 @@ class TestGenerator:
 
 
 class TestEpochOrder:
-    def test_one_rank_sees_every_image_once(self):
+    def test_every_image_is_seen_once(self):
         order = epoch_order(101, seed=0, epoch=0)
         assert order.dtype == torch.int64
         assert order.sort().values.tolist() == list(range(101))
@@ -76,9 +76,9 @@ class TestEpochOrder:
 
     def test_is_a_pure_function_of_its_arguments(self):
         torch.manual_seed(1)
-        first = epoch_order(50, seed=3, epoch=4, rank=1, world_size=2)
+        first = epoch_order(50, seed=3, epoch=4)
         torch.manual_seed(2)
-        assert torch.equal(first, epoch_order(50, seed=3, epoch=4, rank=1, world_size=2))
+        assert torch.equal(first, epoch_order(50, seed=3, epoch=4))
 
     def test_seed_and_epoch_change_it(self):
         orders = {
@@ -87,33 +87,6 @@ class TestEpochOrder:
             for epoch in range(3)
         }
         assert len(orders) == 9
-
-    @pytest.mark.parametrize("world_size", [2, 3, 4])
-    def test_ranks_are_disjoint_and_cover_the_set(self, world_size):
-        ranks = [
-            epoch_order(24, seed=0, epoch=1, rank=rank, world_size=world_size)
-            for rank in range(world_size)
-        ]
-        assert torch.cat(ranks).sort().values.tolist() == list(range(24))
-
-    def test_ranks_interleave_the_permutation_of_one_rank(self):
-        """So a run on more ranks sees the same images in each step, if batches shrink alike."""
-        whole = epoch_order(24, seed=0, epoch=1)
-        for rank in range(3):
-            part = epoch_order(24, seed=0, epoch=1, rank=rank, world_size=3)
-            assert torch.equal(part, whole[rank::3])
-
-    @pytest.mark.parametrize(("count", "world_size"), [(10, 4), (2, 5), (1, 3)])
-    def test_uneven_worlds_wrap_around(self, count, world_size):
-        """Equal lengths, every image seen, and the repeats are the permutation's first ones."""
-        ranks = [
-            epoch_order(count, seed=0, epoch=0, rank=rank, world_size=world_size)
-            for rank in range(world_size)
-        ]
-        assert len({len(rank) for rank in ranks}) == 1
-        seen = torch.stack(ranks, dim=1).flatten()
-        whole = epoch_order(count, seed=0, epoch=0)
-        assert torch.equal(seen, whole.repeat(world_size)[: len(seen)])
 
     def test_fewer_samples_are_the_first_of_the_epoch(self):
         whole = epoch_order(50, seed=0, epoch=0)
@@ -132,9 +105,6 @@ class TestEpochOrder:
         [
             ({"count": 0}, "count: expected at least 1, got 0"),
             ({"samples": 0}, "samples: expected at least 1, got 0"),
-            ({"world_size": 0}, "world_size: expected at least 1, got 0"),
-            ({"rank": 2, "world_size": 2}, "rank: expected 0 to 1, got 2"),
-            ({"rank": -1}, "rank: expected 0 to 0, got -1"),
         ],
     )
     def test_wrong_arguments_are_named(self, arguments, message):

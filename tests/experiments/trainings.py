@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 from gpe.experiments.augshift.run import run as augshift
+from gpe.experiments.detection.run import run as detect
 from gpe.experiments.location.run import run as location
 from gpe.experiments.processes import count, is_first, processes, rank, summed
 from gpe.experiments.segmentation.run import run as segment
 from gpe.experiments.training import NetworkTrial
-from tests.experiments import tiny, tiny_segments
+from tests.experiments import tiny, tiny_detectors, tiny_segments
 from tests.experiments.location import test_run as tiny_location
 
 # The last batches have fewer images than the others, and batches do not halve into equal parts. At
@@ -28,6 +29,12 @@ JOBS = {
     "augshift": (
         augshift,
         tiny.config(**_AUGSHIFT, batch_size=14, epochs=4, learning_rate=1e-4),
+    ),
+    "detect": (
+        detect,
+        tiny_detectors.config(
+            batch_size=3, train_images=10, epochs=7, learning_rate=1e-4, averaging=0.9
+        ),
     ),
     "segment": (segment, tiny_segments.config(batch_size=3, epochs=7, learning_rate=1e-5)),
 }

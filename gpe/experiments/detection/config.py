@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from gpe.choices import Precision
 from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import (
+    TORCHRUN_HELP,
     Command,
     Config,
     TrainingConfig,
@@ -385,8 +386,10 @@ COMMANDS = (
         DetectionConfig,
         run="run",
         help="Train a pedestrian detector and measure its log-average miss rate (S4).\n\n"
-        "--detector and --seed take several values, separated by commas: a run each.",
-        places=_PLACES,
+        "--detector and --seed take several values, separated by commas: a run each.\n\n"
+        f"{TORCHRUN_HELP} In several processes only CSP can be trained: the "
+        "others learn from random regions, which depend on how many processes draw them.",
+        places=("workers", "root", "sync_batch_norm", "out", "resume", "force"),
     ),
     Command(
         "detect evaluate",

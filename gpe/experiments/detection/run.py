@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gpe.data import epoch_order
-from gpe.data.boxed_views import BoxAugmentation, BoxedSet, view_batches, whole_batches
+from gpe.data.boxed_views import (
+    BoxAugmentation,
+    BoxedBatch,
+    BoxedSet,
+    view_batches,
+    whole_batches,
+)
 from gpe.data.pixels import default_workers
+from gpe.data.resident import Part, cuts
 from gpe.errors import InputError
 from gpe.experiments.detection.config import (
     AblationConfig,
@@ -36,7 +43,16 @@ from gpe.experiments.detection.scores import (
     unflat,
 )
 from gpe.experiments.options import Places
-from gpe.experiments.processes import expect_one_process, is_first, share
+from gpe.experiments.processes import (
+    count,
+    expect_enough,
+    expect_one_process,
+    expect_trained,
+    is_first,
+    rank,
+    share,
+    summed,
+)
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.training import NetworkTrial, Tally, fit
@@ -52,9 +68,12 @@ def run(configs: Sequence[DetectionConfig], places: Places, progress: Progress) 
 
     Raises:
         InputError: the data or the backbone's weights cannot be had; torchrun started several
-            processes; or what :func:`run_all` raises.
+            processes for a two-stage detector; or what :func:`run_all` raises.
     """
-    expect_one_process("detector: training one")
+    for config in configs:
+        if config.detector != "csp":
+            what = f"training {config.detector}, whose random regions depend on how many draw them,"
+            expect_one_process(f"detector: {what}")
 
     def train(config: DetectionConfig, directory: Path) -> Record:
         progress.tell(f"{directory.name}: reads its images")
@@ -66,7 +85,9 @@ def run(configs: Sequence[DetectionConfig], places: Places, progress: Progress) 
             )
         )
         workers = 0 if config.data == "streets" else default_workers(places.workers)
-        trial = DetectionTrial(config, train_set, test_set, workers)
+        trial = DetectionTrial(
+            config, train_set, test_set, workers, sync_batch_norm=places.sync_batch_norm
+        )
         return fit("detect", trial, config, directory, progress)
 
     return run_all(configs, places, progress, train)
@@ -75,15 +96,16 @@ def run(configs: Sequence[DetectionConfig], places: Places, progress: Progress) 
 class LossTally(Tally):
     """The mean loss of the images so far; boxes have no accuracy."""
 
-    def add_loss(self, loss: Tensor, images: int) -> None:
-        """Counts a batch by its mean loss."""
-        self.keep(images, loss.detach() * images, torch.tensor(math.nan), images)
+    def add_loss(self, loss: Tensor, part: Part) -> None:
+        """Counts a part of a batch by what it adds to the batch's loss."""
+        images = part.stop - part.start
+        self.keep(images, loss.detach() * part.whole, torch.tensor(math.nan), images)
 
 
-def miss_tally(count: int, miss_rate: float) -> Tally:
+def miss_tally(images: int, miss_rate: float) -> Tally:
     """Of a tested detector: the loss is the miss rate of the first setting, as a share."""
-    tally, missed = Tally(), torch.tensor(count * miss_rate / 100, dtype=torch.float64)
-    tally.keep(count, missed, count - missed, count)
+    tally, missed = Tally(), torch.tensor(images * miss_rate / 100, dtype=torch.float64)
+    tally.keep(images, missed, images - missed, images)
     return tally
 
 
@@ -93,7 +115,15 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
     num_classes = 1
     _STATE = ("model", "raw", "optimizer", "scheduler")
 
-    def __init__(self, config: DetectionConfig, train: BoxedSet, test: BoxedSet, workers: int):
+    def __init__(
+        self,
+        config: DetectionConfig,
+        train: BoxedSet,
+        test: BoxedSet,
+        workers: int,
+        *,
+        sync_batch_norm: bool = True,
+    ):
         self.train_set, self.test_set, self.workers = train, test, workers
         if len(train) < config.batch_size:
             raise InputError(
@@ -103,9 +133,16 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
         self.people = People(test)
         steps = len(train) // config.batch_size
         self.images_per_epoch = steps * config.batch_size
+        expect_enough(self.images_per_epoch, config.batch_size)
         # What is trained; and what is tested and kept: its running mean.
         self.raw = build(config)
-        super().__init__(config, self.raw, channels_last=config.width % 16 == 0)
+        super().__init__(
+            config,
+            self.raw,
+            channels_last=config.width % 16 == 0,
+            sync_batch_norm=sync_batch_norm,
+        )
+        self.clip = config.clip
         self._averaged: AveragedModel | None = None
         if config.averaging:
             mean = get_ema_multi_avg_fn(config.averaging)
@@ -130,6 +167,8 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
         order = epoch_order(
             len(self.train_set), seed=config.seed, epoch=epoch, samples=self.images_per_epoch
         )
+        shared = {"rank": rank(), "world_size": count()}
+        cut = cuts(order, config.batch_size, len(self.train_set), **shared)
         how = BoxAugmentation(config.crop, config.scales, config.flip, config.brightness)
         batches = view_batches(
             self.train_set,
@@ -140,27 +179,29 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
             epoch=epoch,
             workers=self.workers,
             device=config.device,
+            **shared,
         )
-        for batch in batches:
-            images = batch.images.contiguous(memory_format=self.memory_format)
-            with self.autocast():
-                parts = self.raw.losses(images, batch.wanted, batch.ignored)
-            loss = torch.stack([part.float() for part in parts.values()]).sum()
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.raw.parameters(), config.clip)
-            self.optimizer.step()
-            self.scheduler.step()
+        for batch, (_, part) in zip(batches, cut, strict=True):
+            loss = self.shared(self._loss, batch, part=part)
+            self.descend(loss * count(), 1)  # the mean over the processes is that of the batch
             if self._averaged is not None:
                 self._averaged.update_parameters(self.raw)
-            tally.add_loss(loss, len(images))
+            tally.add_loss(loss, part)
             yield tally
 
+    def _loss(self, batch: BoxedBatch) -> Tensor:
+        """What this process's part adds to the loss of the batch."""
+        images = batch.images.contiguous(memory_format=self.memory_format)
+        with self.autocast():
+            parts = self.raw.losses(images, batch.wanted, batch.ignored, of_all=summed)
+        return torch.stack([part.float() for part in parts.values()]).sum()
+
     def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
+        self.shared.evaluating(self.model)
         self.found = found_by(
-            cast(Detector, self.model.eval()),
+            cast(Detector, self.model),
             self.test_set,
-            range(len(self.test_set)),
+            share(range(len(self.test_set))),
             self.config,
             workers=self.workers,
         )
@@ -299,6 +340,7 @@ def _trained(config: AblationConfig, places: Places, progress: Progress) -> Abla
     """With the preset's detector, which is trained unless it was before, where none is given."""
     if config.checkpoint:
         return config
+    expect_trained("gpe detect train")
     names = ("preset", "detector", "data", "size", "device", "precision", "seed")
     training = DetectionConfig.of(**{name: getattr(config, name) for name in names})
     (directory,) = run([training], replace(places, force=False), progress)

@@ -1,7 +1,6 @@
 """``gpe rank``, ``gpe ablate`` and Figures 4 to 6: which channels hold position, and what is lost
 without them (sections 4.2.1 to 4.2.3, S3)."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import isnan
@@ -19,7 +18,7 @@ from gpe.data.pixels import SegmentationBatch
 from gpe.errors import InputError
 from gpe.experiments.canvases import LAST
 from gpe.experiments.options import Config, Places
-from gpe.experiments.processes import is_first, share
+from gpe.experiments.processes import expect_trained, is_first, share
 from gpe.experiments.progress import Progress
 from gpe.experiments.removal import classify
 from gpe.experiments.removal.config import (
@@ -121,10 +120,7 @@ def _train(config: RemovalConfig, places: Places, progress: Progress) -> Path:
     Raises:
         InputError: torchrun started several processes: a training and what follows are two calls.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "checkpoint: expected one among several processes: train first, with gpe segment train"
-        )
+    expect_trained("gpe segment train")
     training = SegmentationConfig.of(
         preset=config.preset, device=config.device, precision=config.precision
     )

@@ -16,7 +16,7 @@ from gpe.errors import expect_at_least_one, expect_one_of
 from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 from gpe.models.deeplab import _DEPTHS, Backbone, _resnet
 from gpe.models.detection.csp_loss import STRIDE, csp_loss, csp_targets
-from gpe.models.detection.detector import Detector, Found
+from gpe.models.detection.detector import Counted, Detector, Found, own
 
 # torchvision takes a second to import: only inside the functions that need it.
 
@@ -60,13 +60,18 @@ class CSP(Detector):
         return decode(self.bbox_head.outputs(mixed), size, least_score=least_score)
 
     def losses(
-        self, images: Tensor, wanted: Sequence[Tensor], ignored: Sequence[Tensor]
+        self,
+        images: Tensor,
+        wanted: Sequence[Tensor],
+        ignored: Sequence[Tensor],
+        *,
+        of_all: Counted = own,
     ) -> dict[str, Tensor]:
         targets = csp_targets(wanted, ignored, (images.shape[2], images.shape[3]))
         maps = self(images)
         rows, columns = targets.centres.shape[1:]
         inside = (maps[0][..., :rows, :columns], *(m[..., :rows, :columns] for m in maps[1:]))
-        return csp_loss(inside, targets.to(images.device))
+        return csp_loss(inside, targets.to(images.device), of_all=of_all)
 
 
 def csp(

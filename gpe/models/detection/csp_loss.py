@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpe.models.detection.detector import Counted, own
+
 STRIDE = 4  # pixels of the image to a cell
 _AROUND = 2  # cells around a centre that learn its height
 # Logarithms of heights in cells are compared by their ratio, which would explode as a pedestrian
@@ -79,7 +81,9 @@ def csp_targets(
     return CSPTargets(centres, near, negatives & ~centres, log_heights, offsets)
 
 
-def csp_loss(maps: tuple[Tensor, Tensor, Tensor], targets: CSPTargets) -> dict[str, Tensor]:
+def csp_loss(
+    maps: tuple[Tensor, Tensor, Tensor], targets: CSPTargets, *, of_all: Counted = own
+) -> dict[str, Tensor]:
     """The three parts of the loss, weighted; their sum is to be minimised.
 
     With p = sigmoid(logit), N centres and G the targets' ``near``:
@@ -92,6 +96,8 @@ def csp_loss(maps: tuple[Tensor, Tensor, Tensor], targets: CSPTargets) -> dict[s
     Args:
         maps: logits, log-heights and offsets of a :class:`CSP`.
         targets: of :func:`csp_targets`, on the same device.
+        of_all: what N, and the number of cells that a mean is over, are in the whole batch where
+            this is a part of it.
 
     Example:
         >>> targets = csp_targets([torch.zeros(0, 4)], [torch.zeros(0, 4)], (64, 64))
@@ -105,15 +111,14 @@ def csp_loss(maps: tuple[Tensor, Tensor, Tensor], targets: CSPTargets) -> dict[s
     weights = torch.where(targets.centres, (1 - p) ** 2, (1 - targets.near) ** 4 * p**2)
     weights = weights * (targets.centres | targets.negatives)
     entropy = F.binary_cross_entropy_with_logits(logits, targets.centres.float(), reduction="none")
-    count = targets.centres.sum().clamp(min=1)
     tall = targets.log_heights.isfinite()
+    count, cells = (of_all(some.sum()).clamp(min=1) for some in (targets.centres, tall))
     true = targets.log_heights[tall]
     ratio = (log_heights[tall] - true) / true.clamp(min=_LEAST_LOG)
     apart = (offsets - targets.offsets).movedim(1, -1)[targets.centres]
     return {
         "centre": 0.01 * (weights * entropy).sum() / count,
-        "height": F.smooth_l1_loss(ratio, torch.zeros_like(ratio), reduction="sum")
-        / tall.sum().clamp(min=1),
+        "height": F.smooth_l1_loss(ratio, torch.zeros_like(ratio), reduction="sum") / cells,
         "offset": 0.1
         * F.smooth_l1_loss(apart, torch.zeros_like(apart), reduction="sum")
         / (2 * count),

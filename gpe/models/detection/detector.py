@@ -1,11 +1,17 @@
 """What the experiments ask of any pedestrian detector: its latent, boxes from it, its losses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Counted = Callable[[Tensor], Tensor]
 Found = list[dict[str, Tensor]]  # an image each: boxes [n,4], corners in pixels, and scores [n]
+
+
+def own(count: Tensor) -> Tensor:
+    """The count of this batch alone."""
+    return count
 
 
 class Detector(nn.Module):
@@ -52,7 +58,12 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def losses(
-        self, images: Tensor, wanted: Sequence[Tensor], ignored: Sequence[Tensor]
+        self,
+        images: Tensor,
+        wanted: Sequence[Tensor],
+        ignored: Sequence[Tensor],
+        *,
+        of_all: Counted = own,
     ) -> dict[str, Tensor]:
         """Parts of the loss, whose sum is to be minimised.
 
@@ -60,5 +71,7 @@ class Detector(nn.Module):
             images: normalised ``[N,3,H,W]``.
             wanted, ignored: boxes ``[p,4]`` of each image, as of
                 :func:`gpe.data.citypersons_boxes.training_boxes`.
+            of_all: what a count that divides a loss is in the whole batch, of which these images
+                are a part: the losses of all parts add up to that of the whole.
         """
         raise NotImplementedError

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpe.models.detection.detector import Detector, Found
+from gpe.models.detection.detector import Counted, Detector, Found, own
 from gpe.models.detection.hrfpn import HRFPN, hrnet
 from gpe.models.detection.legacy import (
     STRIDES,
@@ -185,7 +185,12 @@ class TwoStage(Detector):
         return found
 
     def losses(
-        self, images: Tensor, wanted: Sequence[Tensor], ignored: Sequence[Tensor]
+        self,
+        images: Tensor,
+        wanted: Sequence[Tensor],
+        ignored: Sequence[Tensor],
+        *,
+        of_all: Counted = own,
     ) -> dict[str, Tensor]:
         size, device = (images.shape[2], images.shape[3]), images.device
         wanted, ignored = ([boxes.to(device) for boxes in some] for some in (wanted, ignored))
@@ -196,7 +201,13 @@ class TwoStage(Detector):
         mixed = [conv(latent[place]) for conv, place in self.first()]
         anchors, (logits, deltas) = _anchors(mixed), self.rpn_head(mixed)
         parts = proposal_loss(
-            torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), wanted, ignored, size
+            torch.cat(logits, 1),
+            torch.cat(deltas, 1),
+            torch.cat(anchors),
+            wanted,
+            ignored,
+            size,
+            of_all=of_all,
         )
         with torch.no_grad():
             regions = self._proposed(anchors, logits, deltas, size, 2 * self.proposals)
@@ -208,7 +219,7 @@ class TwoStage(Detector):
             ]
             regions = [one.boxes for one in chosen]
             logit, delta = head(self._pooled(latent, regions))
-            found = head_loss(logit, delta, chosen, coder(stds))
+            found = head_loss(logit, delta, chosen, coder(stds), of_all=of_all)
             parts |= {f"{name}{stage}": weight * value for name, value in found.items()}
             if stage + 1 < len(self.heads):
                 moved = coder(stds).decode_single(delta.detach().float(), torch.cat(regions))

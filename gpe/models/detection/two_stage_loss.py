@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
 from torchvision.ops import box_iou
 
+from gpe.models.detection.detector import Counted, own
 from gpe.models.detection.legacy import coder
 
 _IGNORED = 0.7  # of a box in one that is to be ignored
@@ -54,6 +55,8 @@ def proposal_loss(
     wanted: Sequence[Tensor],
     ignored: Sequence[Tensor],
     size: tuple[int, int],
+    *,
+    of_all: Counted = own,
 ) -> dict[str, Tensor]:
     """Of the region proposals: 256 anchors an image that lie wholly inside, half of them positive.
 
@@ -62,6 +65,7 @@ def proposal_loss(
         anchors: ``[A,4]``.
         wanted, ignored: boxes of each image.
         size: height and width of the images.
+        of_all: what the number of anchors is in the whole batch, where this is a part of it.
     """
     height, width = size
     inside = (anchors[:, :2] >= 0).all(1)
@@ -75,7 +79,7 @@ def proposal_loss(
     )
     chosen = positive | negative
     logits, deltas = logits[:, inside].float(), deltas[:, inside].float()
-    count = chosen.sum().clamp(min=1)
+    count = of_all(chosen.sum()).clamp(min=1)
     encode = coder((1.0, 1.0, 1.0, 1.0))
     aims = [
         encode.encode_single(targets[some], anchors[inside][some])
@@ -103,7 +107,12 @@ def sampled(regions: Tensor, wanted: Tensor, ignored: Tensor, overlap: float) ->
 
 
 def head_loss(
-    logits: Tensor, deltas: Tensor, chosen: Sequence[Sample], decode: BoxCoder
+    logits: Tensor,
+    deltas: Tensor,
+    chosen: Sequence[Sample],
+    decode: BoxCoder,
+    *,
+    of_all: Counted = own,
 ) -> dict[str, Tensor]:
     """Of a head: cross entropy, and smooth L1 of the boxes of pedestrians.
 
@@ -112,13 +121,14 @@ def head_loss(
         deltas: ``[n,4]`` or ``[n,4K]``.
         chosen: the regions of each image.
         decode: whose deltas they are.
+        of_all: what the number of regions is in the whole batch, where this is a part of it.
     """
     positive = torch.cat([one.positive for one in chosen])
     aims = [decode.encode_single(one.targets[one.positive], one.boxes[one.positive])
             for one in chosen]  # fmt: skip
     moves = deltas.float().unflatten(1, (-1, 4))
     moves = moves[positive, min(1, moves.shape[1] - 1)]
-    count = max(1, len(positive))
+    count = of_all(torch.tensor(len(positive), device=positive.device)).clamp(min=1)
     return {
         "classes": F.cross_entropy(logits.float(), positive.long(), reduction="sum") / count,
         "boxes": F.smooth_l1_loss(moves, torch.cat(aims), reduction="sum") / count,

@@ -135,10 +135,13 @@ class TestTraining:
             networks.build(config(weights="imagenet"))
         assert DetectionConfig.of(preset="citypersons", device="cpu").weights == "imagenet"
 
-    def test_it_runs_in_one_process(self, tmp_path, monkeypatch):
+    def test_what_several_processes_do_not_train_is_refused(self, tmp_path, monkeypatch):
         monkeypatch.setenv("WORLD_SIZE", "2")
-        with pytest.raises(InputError, match="training one runs in one process, not in 2"):
-            train(tmp_path / "out", config())
+        for detector in ("faster-rcnn", "cascade-rcnn"):
+            with pytest.raises(InputError, match=f"{detector}, whose random .* one process, not"):
+                train(tmp_path / "out", config(detector=detector, backbone="hrnet"))
+        with pytest.raises(InputError, match=r"checkpoint: expected one .* gpe detect train"):
+            remove(tmp_path, "", preset="quick")
 
     def test_the_learning_rate_warms_up_and_falls(self):
         steps = config(schedule="steps", milestones=(1, 2), warmup=3, epochs=3)

@@ -68,6 +68,24 @@ def test_the_loss_is_its_formula():
     assert parts == pytest.approx(expected, rel=1e-4)
 
 
+def test_losses_of_the_parts_of_a_batch_add_up_to_its_own():
+    torch.manual_seed(0)
+    people = [torch.tensor([[20.0, 20, 40, 69], [60, 30, 90, 103]]), NONE, torch.ones(1, 4) * 40]
+    people[2][:, 2:] += 30
+    maps = torch.randn(3, 1, 32, 32), torch.rand(3, 1, 32, 32), torch.randn(3, 2, 32, 32)
+    whole = csp_targets(people, [NONE] * 3, (128, 128))
+    totals = [whole.centres.sum(), whole.log_heights.isfinite().sum()]
+    parts = []
+    for some in (slice(0, 2), slice(2, 3)):
+        here = people[some]
+        targets = csp_targets(here, [NONE] * len(here), (128, 128))
+        counts = iter(totals)
+        own = tuple(each[some] for each in maps)
+        parts.append(csp_loss(own, targets, of_all=lambda _, counts=counts: next(counts)))
+    for name, value in csp_loss(maps, whole).items():
+        torch.testing.assert_close(parts[0][name] + parts[1][name], value)
+
+
 def smooth(x):
     return x * x / 2 if abs(x) < 1 else abs(x) - 0.5
 

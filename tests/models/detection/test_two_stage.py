@@ -171,6 +171,17 @@ def test_published_results_are_a_pixel_less_wide_and_high(small):
     )
 
 
+def test_losses_are_shares_of_a_larger_batch(small):
+    images, boxes = torch.randn(1, 3, 64, 128), torch.tensor([[20.0, 10, 43, 60]])
+    found = []
+    for times in (1, 4):
+        torch.manual_seed(0)
+        none = torch.zeros(0, 4)
+        found.append(small.losses(images, [boxes], [none], of_all=lambda count: times * count))  # noqa: B023
+    for name, value in found[1].items():
+        torch.testing.assert_close(4 * value, found[0][name])
+
+
 def test_a_small_network_learns_two_boxes(name):
     torch.manual_seed(0)
     model = MADE[name](width=4, neck_width=16, head_width=32, proposals=50)
