@@ -20,15 +20,26 @@ __global__ void __launch_bounds__(kThreads)
     subtract(const A* __restrict__ pooled, const A* __restrict__ mirrored, int64_t images,
              int64_t channels, A* __restrict__ difference, double* __restrict__ total,
              double* __restrict__ absolute_total) {
+  constexpr int kUnroll = 64 / sizeof(A);
   const int64_t channel = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (channel >= channels) return;
   double sum = total[channel], absolute_sum = absolute_total[channel];
-#pragma unroll 4
-  for (int64_t i = channel; i < images * channels; i += channels) {
-    const A d = pooled[i] - mirrored[i];
-    difference[i] = d;
-    sum += d;
-    absolute_sum += d < 0 ? -d : d;
+  for (int64_t first = 0; first < images; first += kUnroll) {
+    A left[kUnroll] = {}, right[kUnroll] = {};
+#pragma unroll
+    for (int j = 0; j < kUnroll; ++j) {  // all loads first: too few threads wait for them
+      if (first + j >= images) continue;
+      left[j] = pooled[(first + j) * channels + channel];
+      right[j] = mirrored[(first + j) * channels + channel];
+    }
+#pragma unroll
+    for (int j = 0; j < kUnroll; ++j) {
+      if (first + j >= images) continue;
+      const A d = left[j] - right[j];
+      difference[(first + j) * channels + channel] = d;
+      sum += d;
+      absolute_sum += d < 0 ? -d : d;
+    }
   }
   total[channel] = sum;
   absolute_total[channel] = absolute_sum;

@@ -5,7 +5,6 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-
 #include "rows.h"
 
 namespace gpe::mask_channels {
@@ -38,6 +37,29 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Neighbours are of one channel, or of two: a thread to a vector, which may cross the edge between
+// planes of at least its size. An image has `size` elements.
+template <int kSize, typename U>
+__global__ void __launch_bounds__(kThreads)
+    write_small_planes(U* out, const U* in, const bool* masked, int64_t mask_stride, int size,
+                       int pixels) {
+  using Elements = Vector<U, kSize>;
+  const int i = (blockIdx.y * kThreads + threadIdx.x) * kSize;
+  if (i >= size) return;
+  const int channel = i / pixels;
+  const int edge = (channel + 1) * pixels - i;  // where the next channel begins
+  const bool zero = masked[channel * mask_stride];
+  const bool next_zero = edge < kSize ? masked[(channel + 1) * mask_stride] : zero;
+  if (in == out && !zero && !next_zero) return;
+  const int64_t at = int64_t{blockIdx.x} * size + i;
+  Elements vector = {};
+  if (!zero || !next_zero) vector = *reinterpret_cast<const Elements*>(in + at);
+#pragma unroll
+  for (int j = 0; j < kSize; ++j)
+    if (j < edge ? zero : next_zero) vector.values[j] = 0;
+  *reinterpret_cast<Elements*>(out + at) = vector;
+}
+
 // Neighbours are of one pixel: a row of threads to it.
 template <int kSize, typename U>
 __global__ void __launch_bounds__(kThreads)
@@ -59,6 +81,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+constexpr int64_t kMostBlocksDown = 65535;  // of a grid
 constexpr int kMostDimensions = 8;
 
 // Tensors of any strides, in bytes; their dimensions are merged where they can be.
@@ -134,8 +157,16 @@ void write_dense(const Call& call, bool pixels_inside) {
       }
     });
   };
-  if (row % kSize == 0 && aligned(out) && aligned(in)) {
+  const bool vectors = aligned(out) && aligned(in);
+  const int64_t images = call.out.size(0), image = channels * row;
+  if (vectors && row % kSize == 0) {
     run(std::integral_constant<int, kSize>());
+  } else if (vectors && !pixels_inside && row > kSize && image % kSize == 0 &&
+             images <= INT32_MAX && image <= kMostBlocksDown * kThreads * kSize) {
+    const dim3 blocks(images, (image / kSize + kThreads - 1) / kThreads);
+    write_small_planes<kSize><<<blocks, kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+        out, in, masked, stride, static_cast<int>(image), static_cast<int>(row));
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
   } else {
     run(std::integral_constant<int, 1>());
   }

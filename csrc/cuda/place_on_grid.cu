@@ -29,13 +29,13 @@ __device__ inline Region checked_cell(const Canvas& canvas, int64_t location) {
 // Writes a region of one plane: the patch where it lies inside, zero elsewhere. A vector
 // lies in one cell, never across an edge.
 template <int kSize, typename In, typename Out>
-__device__ void write(const Arguments<In, Out>& arguments, int64_t plane,
+__device__ void write(const Arguments<In, Out>& arguments, int plane,
                       const Region& region, const Region& patch) {
   const Canvas& canvas = arguments.canvas;
   const Strides& strides = arguments.strides;
-  const int64_t image = plane / canvas.planes_per_image();
-  const int64_t plane_channel = plane % canvas.planes_per_image();
-  // A row fits an int (checked on the host), whose divisions are cheaper.
+  // Planes and rows fit an int (checked on the host), whose divisions are cheaper.
+  const int image = plane / static_cast<int>(canvas.planes_per_image());
+  const int plane_channel = plane - image * static_cast<int>(canvas.planes_per_image());
   const int channels_in_row = canvas.channels_last ? static_cast<int>(canvas.channels) : 1;
 
   for (int64_t y = region.top + threadIdx.y; y < region.bottom; y += blockDim.y) {
@@ -43,18 +43,21 @@ __device__ void write(const Arguments<In, Out>& arguments, int64_t plane,
     const In* in = arguments.images + image * strides.image + (y - patch.top) * strides.row;
     const bool row_in_patch = patch.top <= y && y < patch.bottom;
     for (int64_t x = region.left + threadIdx.x * kSize; x < region.right; x += blockDim.x * kSize) {
-      const bool inside = row_in_patch && patch.left <= x && x < patch.right;
-      Vector<Out, kSize> vector;
+      Vector<Out, kSize> vector = {};
+      if (row_in_patch && patch.left <= x && x < patch.right) {
+        In pixels[kSize];
+        int channel[kSize];
 #pragma unroll
-      for (int i = 0; i < kSize; ++i) {
-        vector.values[i] = Out(0);
-        if (!inside) continue;
-        const int element = static_cast<int>(x - patch.left) + i;
-        const int column = element / channels_in_row;
-        const int64_t channel = plane_channel + (element - column * channels_in_row);
-        const In pixel = in[channel * strides.channel + column * strides.column];
-        vector.values[i] =
-            normalise<Out>(pixel, arguments.scale[channel], arguments.shift[channel]);
+        for (int i = 0; i < kSize; ++i) {  // all loads first
+          const int element = static_cast<int>(x - patch.left) + i;
+          const int column = element / channels_in_row;
+          channel[i] = plane_channel + (element - column * channels_in_row);
+          pixels[i] = in[channel[i] * strides.channel + column * strides.column];
+        }
+#pragma unroll
+        for (int i = 0; i < kSize; ++i)
+          vector.values[i] = normalise<Out>(pixels[i], arguments.scale[channel[i]],
+                                            arguments.shift[channel[i]]);
       }
       *reinterpret_cast<Vector<Out, kSize>*>(row + x) = vector;
     }
@@ -66,8 +69,8 @@ template <int kSize, typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
     write_canvas(Arguments<In, Out> arguments) {
   const Canvas& canvas = arguments.canvas;
-  const int64_t plane = blockIdx.x;
-  const int64_t image = plane / canvas.planes_per_image();
+  const int plane = static_cast<int>(blockIdx.x);
+  const int image = plane / static_cast<int>(canvas.planes_per_image());
   Region rows = canvas.whole();
   rows.top = static_cast<int64_t>(blockIdx.y) * kRowsPerBlock;
   rows.bottom = min(rows.bottom, rows.top + kRowsPerBlock);
@@ -79,8 +82,8 @@ template <int kSize, typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
     move_patch(Arguments<In, Out> arguments) {
   const Canvas& canvas = arguments.canvas;
-  const int64_t plane = blockIdx.x;
-  const int64_t image = plane / canvas.planes_per_image();
+  const int plane = static_cast<int>(blockIdx.x);
+  const int image = plane / static_cast<int>(canvas.planes_per_image());
   const int64_t from = arguments.placed[image], to = arguments.locations[image];
   const Region patch = checked_cell(canvas, to);
   if (from != to) write<kSize>(arguments, plane, checked_cell(canvas, from), patch);

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
+#include <cuda_pipeline.h>
 
 #include <cub/block/block_reduce.cuh>
 #include <cub/warp/warp_reduce.cuh>
@@ -139,6 +140,63 @@ __global__ void __launch_bounds__(kThreads) pool_planes(Arguments<T> arguments) 
   finish_block(arguments, error);
 }
 
+// Planes without gaps whose vectors would cross their edges, of 7x7 pixels for example: a block
+// brings some of them to shared memory in vectors, wherever they begin, and then adds them up.
+template <typename T>
+struct SmallPlanes {
+  static constexpr int kSize = kVectorBytes / sizeof(T);
+  static constexpr int kGroup = sizeof(T);  // threads to a plane
+  static constexpr int kPlanes = kThreads / kGroup;  // of a block
+  using Pixels = Vector<T, kSize>;
+
+  static bool fit(const Maps& maps, const T* data) {
+    return maps.runs == 1 && maps.pixel_stride == 1 && maps.pixels() <= kFewestPixels &&
+           maps.channel_stride == maps.pixels() &&
+           maps.image_stride == maps.channels * maps.pixels() && maps.image_stride % kSize == 0 &&
+           reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
+  }
+
+  // Those that belong to `count` elements; they arrive with the next wait.
+  static __device__ void fetch(const T* elements, int count, Pixels* shared) {
+    for (int i = threadIdx.x; i < count / kSize; i += kThreads)
+      __pipeline_memcpy_async(shared + i, elements + i * kSize, kVectorBytes);
+  }
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) pool_small_planes(Arguments<T> arguments) {
+  using Small = SmallPlanes<T>;
+  using A = Accumulate<T>;
+  using Reduce = cub::WarpReduce<A, Small::kGroup>;
+  __shared__ typename Reduce::TempStorage storage[2][Small::kPlanes];
+  __shared__ typename Small::Pixels shared[2][Small::kPlanes * kFewestPixels / Small::kSize];
+  const int pixels = static_cast<int>(arguments.maps_a.pixels());
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * Small::kPlanes;
+  const int planes = static_cast<int>(min(arguments.latents() - first, int64_t{Small::kPlanes}));
+  Small::fetch(arguments.a + first * pixels, planes * pixels, shared[0]);
+  Small::fetch(arguments.b + first * pixels, planes * pixels, shared[1]);
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+  __syncthreads();
+
+  const int plane = threadIdx.x / Small::kGroup, lane = threadIdx.x % Small::kGroup;
+  A error = 0;
+  if (plane < planes) {
+    const T* a = reinterpret_cast<const T*>(shared[0]) + plane * pixels;
+    const T* b = reinterpret_cast<const T*>(shared[1]) + plane * pixels;
+    A sum_a = 0, sum_b = 0;
+    for (int i = lane; i < pixels; i += Small::kGroup) {
+      sum_a += static_cast<A>(a[i]);
+      sum_b += static_cast<A>(b[i]);
+    }
+    sum_a = Reduce(storage[0][plane]).Sum(sum_a);
+    sum_b = Reduce(storage[1][plane]).Sum(sum_b);
+    // Latents follow each other as if all were of one image.
+    if (lane == 0) error = arguments.finish(0, 0, first + plane, sum_a, sum_b);
+  }
+  finish_block(arguments, error);
+}
+
 // Neighbours in memory are channels: a warp to kWarp * kSize of them, the warps of a block to pixels.
 template <int kSize, typename T>
 __global__ void __launch_bounds__(kThreads) pool_pixels(Arguments<T> arguments) {
@@ -219,8 +277,12 @@ class Pool {
                          vectors_fit<kSize>(a, arguments_.a) && vectors_fit<kSize>(b, arguments_.b);
     if (a.channels_last() && b.channels_last()) {
       vectors ? run_pixels<kSize>() : run_pixels<1>();
+    } else if (vectors) {
+      run_planes<kSize>();
+    } else if (SmallPlanes<T>::fit(a, arguments_.a) && SmallPlanes<T>::fit(b, arguments_.b)) {
+      launch(divide_up(a.images * a.channels, SmallPlanes<T>::kPlanes), pool_small_planes<T>);
     } else {
-      vectors ? run_planes<kSize>() : run_planes<1>();
+      run_planes<1>();
     }
     return errors_;
   }

@@ -118,11 +118,9 @@ struct Upsampled {
     const Source<A> row = rows.at(y), column = columns.at(x);
     const Winner* upper = winners + (image * logits.height + row.low) * logits.width;
     const Winner* lower = winners + (image * logits.height + row.high) * logits.width;
-    const Winner winner = upper[column.low];
-    if (upper[column.high] == winner && lower[column.low] == winner &&
-        lower[column.high] == winner) {
-      return winner;
-    }
+    const Winner winner = upper[column.low], right = upper[column.high];  // all four at once
+    const Winner below = lower[column.low], opposite = lower[column.high];
+    if (right == winner && below == winner && opposite == winner) return winner;
     return look_at_all(logits.at(image, row.low, column.low),
                        logits.at(image, row.low, column.high),
                        logits.at(image, row.high, column.low),

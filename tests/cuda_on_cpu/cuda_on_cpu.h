@@ -71,6 +71,8 @@ uint64_t collective(Kind kind, unsigned mask, uint64_t value, int source, const 
 void* shared_memory(const void* key, size_t size, size_t alignment);
 void* dynamic_shared(size_t alignment);
 void check_launch_bounds(unsigned threads);
+void copy_later(void* to, const void* from, size_t bytes, const Site& site);
+void copy_now();
 void maybe_yield();  // where atomics meet, other threads may go first
 
 template <typename T>
@@ -146,6 +148,15 @@ inline void __syncthreads(cuda_on_cpu::Site site = cuda_on_cpu::Site::current())
 inline void __syncwarp(unsigned mask = ~0u, cuda_on_cpu::Site site = cuda_on_cpu::Site::current()) {
   cuda_on_cpu::collective(cuda_on_cpu::Kind::kSyncWarp, mask, 0, 0, site);
 }
+
+// Asynchronous copies arrive when their thread waits, no sooner.
+inline void __pipeline_memcpy_async(void* shared, const void* global, size_t bytes,
+                                    cuda_on_cpu::Site site = cuda_on_cpu::Site::current()) {
+  cuda_on_cpu::copy_later(shared, global, bytes, site);
+}
+
+inline void __pipeline_commit() {}
+inline void __pipeline_wait_prior(int) { cuda_on_cpu::copy_now(); }
 
 template <typename T>
 unsigned __match_any_sync(unsigned mask, T value,

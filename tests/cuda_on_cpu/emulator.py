@@ -164,7 +164,7 @@ def compiled(sources: dict[str, str], flags: tuple[str, ...]) -> Path:
 
 
 def translated(text: str) -> str:
-    text = re.sub(r"#include <(c10/cuda|cub|cuda_runtime).*>", "", text)
+    text = re.sub(r"#include <(c10/cuda|cub|cuda_pipeline|cuda_runtime).*>", "", text)
     return _launches(_shared(_launch_bounds(text)))
 
 

@@ -34,6 +34,12 @@ enum class State { kReady, kWaiting, kDone };
 constexpr int kMostThreads = 1024, kWarp = 32;
 constexpr size_t kStackBytes = 256 << 10, kSharedBytes = 48 << 10, kArgumentBytes = 4 << 10;
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
 // A thread of the block that runs now. Its fiber lives on and runs the same thread of later blocks.
 struct Thread {
   uint3 index;
@@ -41,6 +47,7 @@ struct Thread {
   bool has_fiber = false;
   jmp_buf stopped;
   void* fake_stack = nullptr;  // the address sanitizer's
+  std::vector<Copy> copies;    // that it has not waited for
   // While it waits:
   Kind kind;
   unsigned mask;
@@ -198,6 +205,7 @@ void run_block() {
     const unsigned x = i % block.size.x, y = i / block.size.x % block.size.y;
     threads[i].index = {x, y, i / block.size.x / block.size.y};
     threads[i].state = State::kReady;
+    threads[i].copies.clear();
   }
   // Nobody may count on what shared memory held before: of floats it is NaN.
   for (auto& [key, object] : now->shared) std::memset(object.memory.get(), 0xff, object.size);
@@ -239,6 +247,18 @@ void fail(const std::string& what, const Site& site) {
 int thread_number() { return static_cast<int>(current - threads); }
 
 int lane() { return thread_number() % kWarp; }
+
+void copy_later(void* to, const void* from, size_t bytes, const Site& site) {
+  const auto aligned = [&](const void* at) { return reinterpret_cast<uintptr_t>(at) % bytes == 0; };
+  if (bytes != 4 && bytes != 8 && bytes != 16) fail("a copy of another size", site);
+  if (!aligned(to) || !aligned(from)) fail("a copy that is not aligned", site);
+  current->copies.push_back({to, from, bytes});
+}
+
+void copy_now() {
+  for (const auto& [to, from, bytes] : current->copies) std::memcpy(to, from, bytes);
+  current->copies.clear();
+}
 
 void maybe_yield() {
   if (chance(16)) leave();

@@ -76,6 +76,14 @@ __global__ void uninitialised(const float*, float* out) {
   out[threadIdx.x] = sum;
 }
 
+template <bool kWait>
+__global__ void fetched(const float* in, float* out) {
+  __shared__ float place[kThreads];
+  __pipeline_memcpy_async(place + threadIdx.x, in + threadIdx.x, sizeof(float));
+  if constexpr (kWait) __pipeline_wait_prior(0);
+  out[threadIdx.x] = place[threadIdx.x];
+}
+
 __global__ void wrong_thread_of_the_sum(const float*, float* out) {
   __shared__ typename Reduce::TempStorage storage;
   out[threadIdx.x] = Reduce(storage).Sum(1.0f);  // only the first thread's is defined
@@ -96,6 +104,8 @@ at::Tensor selftest(const at::Tensor& in, c10::string_view name) {
   if (name == "shuffle from outside") shuffle_from_outside<<<1, kThreads>>>(from, to);
   if (name == "same place") same_place<<<1, kThreads>>>(from, to);
   if (name == "uninitialised") uninitialised<<<1, kThreads>>>(from, to);
+  if (name == "fetched") fetched<true><<<1, kThreads>>>(from, to);
+  if (name == "not waited for") fetched<false><<<1, kThreads>>>(from, to);
   if (name == "wrong thread of the sum") wrong_thread_of_the_sum<<<1, kThreads>>>(from, to);
   if (name == "too many threads") reversed<true><<<1, 128>>>(from, to);
   if (name == "no blocks") reversed<true><<<in.numel() - kThreads, kThreads>>>(from, to);

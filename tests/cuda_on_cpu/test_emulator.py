@@ -34,6 +34,7 @@ UNDEFINED = (
     "reversed without barrier",
     "same place",
     "uninitialised",
+    "not waited for",
     "wrong thread of the sum",
 )
 
@@ -55,6 +56,7 @@ def run(name: str, order: str) -> torch.Tensor:
 def test_right_kernels_are_right(order, emulated):
     numbers = torch.arange(96.0)
     assert torch.equal(run("reversed", order), numbers.flip(0))
+    assert torch.equal(run("fetched", order), numbers)
     last = torch.tensor([31.0, 63, 95]).repeat_interleave(32)
     last[0] = numbers.sum() + 96 * 4 * 16
     assert torch.equal(run("collectives", order), last)

@@ -14,12 +14,17 @@ from gpe.ops import backend
 
 # Most registers of a thread. Of 65,536, two blocks of 256 threads need to fit a multiprocessor.
 MOST_REGISTERS = 128
-MOST_SHARED = 24 << 10  # static shared memory of a block, in bytes
+MOST_SHARED = 36 << 10  # static shared memory of a block, in bytes: six of them have 227 KB
+# Of kernels that experiments spend their time in: six blocks of 256 threads fit, 48 warps of 64.
+MOST_REGISTERS_OF_HOT = {"pool_small_planes": 40, "write_small_planes": 40}
 
-# Kernels with a vector of 16 bytes as their first template argument, and what they do with it.
+# Kernels that take the size of a vector as their first template argument, or have just one, and
+# what they do with 16 bytes.
 VECTORISED = {
     "pool_planes": ["LDG"],
     "pool_pixels": ["LDG"],
+    "pool_small_planes": ["LDGSTS"],
+    "write_small_planes": ["LDG", "STG"],
     "write_planes": ["LDG", "STG"],
     "write_pixels": ["LDG", "STG"],
     "write_crops": ["STG"],
@@ -60,7 +65,8 @@ def test_no_spills_and_bounded_resources():
     assert len(usage) > 50
     for name, *numbers in usage:
         registers, stack, shared, local = map(int, numbers)
-        assert registers <= MOST_REGISTERS, name
+        hot = [most for kernel, most in MOST_REGISTERS_OF_HOT.items() if kernel in name]
+        assert registers <= min([MOST_REGISTERS, *hot]), name
         assert stack == local == 0, name
         assert shared <= MOST_SHARED, name
 
@@ -71,7 +77,7 @@ def test_hot_kernels_move_16_bytes_at_once(kernel):
     found = 0
     for part in re.split(r"\n\s+Function : ", dump("-sass"))[1:]:
         name, body = part.split("\n", 1)
-        size = re.search(rf"\d{kernel}ILi(\d+)E", name)
+        size = re.search(rf"\d{kernel}I(?:Li(\d+)E)?", name)
         if size is None or size[1] == "1":
             continue
         found += 1

@@ -93,7 +93,9 @@ def test_place_on_grid(case, emulated):
 
 
 REGIONS = {"halves": [(0, 0, 50, 90), (0, 90, 50, 180)], "one": [(3, 5, 44, 171)]}
-REGIONS["many"] = [(r % 40, r, r % 40 + 9, 3 * r + 2) for r in range(50)]
+REGIONS["many"] = [  # more than one launch takes, with few borders
+    (y, x, y + 10, min(x + 30, 180)) for y in range(0, 50, 10) for x in range(0, 180, 18)
+]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ SHAPES = (
     {"height": 1},
     {"width": 1},
     {"height": 7, "width": 7, "channels": 130},
+    {"height": 7, "width": 7, "channels": 48},
     {"height": 8, "width": 8, "channels": 64},
     {"height": 2, "width": 2, "count": 9},
     {"height": 40, "width": 61, "channels": 2, "count": 1},
