@@ -95,3 +95,13 @@ class Inside:
         return detections_without_inside(
             self.model, kept[0], self.layout, orders, counts, least_score=least_score
         )
+
+
+def place_of(model: Detector, level: int | None, layer: str | None, size: tuple[int, int]) -> Place:
+    """The latent, one level of it, or a layer inside; ``size`` is that of the images.
+
+    Raises:
+        InputError: as :class:`Inside`.
+    """
+    inside = layer not in (None, model.LATENT)
+    return Inside(model, str(layer), size) if inside else Latent(model, level)

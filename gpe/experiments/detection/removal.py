@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 from gpe.data.boxed_views import BoxedSet, whole_batches
 from gpe.experiments.detection.config import TARGETED, AblationConfig, paper_row
-from gpe.experiments.detection.layers import Inside, Latent, Place
+from gpe.experiments.detection.layers import place_of
 from gpe.experiments.detection.scores import (
     Boxes,
     People,
@@ -58,11 +58,7 @@ class Removal:
         self.people = People(images)
         self.own = list(share(range(len(images))))
         self.kept: Kept = {}
-        self.place: Place = (
-            Latent(model, config.level)
-            if config.layer in (None, model.LATENT)
-            else Inside(model, config.layer, images.size)
-        )
+        self.place = place_of(model, config.level, config.layer, images.size)
 
     @torch.no_grad()
     def done(self) -> Record:

@@ -30,6 +30,7 @@ from gpe.experiments.detection.config import (
     EvaluationConfig,
 )
 from gpe.experiments.detection.images import annotated, boxed_images
+from gpe.experiments.detection.layers import place_of
 from gpe.experiments.detection.networks import build, open_detector, rebuilt
 from gpe.experiments.detection.removal import Removal
 from gpe.experiments.detection.scores import (
@@ -324,7 +325,7 @@ def ablate(configs: Sequence[AblationConfig], places: Places, progress: Progress
     Raises:
         InputError: a detector or images that cannot be had or do not go together.
     """
-    given = [open_detector(_trained(config, places, progress)) for config in configs]
+    given = [open_detector(config) for config in _trained(configs, places, progress)]
     networks = {config.weights_digest: model for config, model in given}
 
     def remove(config: AblationConfig, directory: Path) -> Record:
@@ -336,12 +337,22 @@ def ablate(configs: Sequence[AblationConfig], places: Places, progress: Progress
     return run_all([config for config, _ in given], places, progress, remove)
 
 
-def _trained(config: AblationConfig, places: Places, progress: Progress) -> AblationConfig:
-    """With the preset's detector, which is trained unless it was before, where none is given."""
-    if config.checkpoint:
-        return config
+def _trained(
+    configs: Sequence[AblationConfig], places: Places, progress: Progress
+) -> list[AblationConfig]:
+    """With the preset's detectors where none is given: trained, unless they were before."""
+    if all(config.checkpoint for config in configs):
+        return list(configs)
     expect_trained("gpe detect train")
     names = ("preset", "detector", "data", "size", "device", "precision", "seed")
-    training = DetectionConfig.of(**{name: getattr(config, name) for name in names})
-    (directory,) = run([training], replace(places, force=False), progress)
-    return replace(config, checkpoint=str(directory), preset=None)
+    trainings = [
+        DetectionConfig.of(**{name: getattr(config, name) for name in names}) for config in configs
+    ]
+    for config, training in zip(configs, trainings, strict=True):
+        untrained = build(replace(training, weights=None)).eval()
+        place_of(untrained, config.level, config.layer, (128, 256))  # told before hours of training
+    directories = run(trainings, replace(places, force=False), progress)
+    return [
+        replace(config, checkpoint=str(directory), preset=None)
+        for config, directory in zip(configs, directories, strict=True)
+    ]

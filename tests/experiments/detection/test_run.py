@@ -21,7 +21,7 @@ from gpe.experiments.detection.config import (
 )
 from gpe.experiments.detection.networks import open_detector
 from gpe.experiments.detection.report import blocks
-from gpe.experiments.detection.run import DetectionTrial, _rate, evaluate
+from gpe.experiments.detection.run import DetectionTrial, _rate, ablate, evaluate
 from gpe.experiments.detection.scores import FALSE, FOUND, MISSED, People, _told
 from gpe.experiments.runs import Partial
 from gpe.metrics import log_average_miss_rate
@@ -288,6 +288,14 @@ class TestRemoval:
     def test_where_nothing_can_be_removed_is_said(self, finished, tmp_path, options, message):
         with pytest.raises(InputError, match=message):
             remove(tmp_path, str(finished), **options)
+
+    def test_a_layer_that_is_not_there_is_told_before_the_training(self, tmp_path):
+        chosen = AblationConfig.of(
+            job="table-s1", detector="csp", layer="backbone.layer9", device="cpu"
+        )
+        with pytest.raises(InputError, match="layer: expected one of the network's"):
+            launch(ablate, tmp_path, chosen)
+        assert not list(tmp_path.glob("detect-*"))
 
     def test_more_channels_than_there_are_are_refused(self, finished, tmp_path):
         with pytest.raises(InputError, match="count: expected at most 12, got 13"):
