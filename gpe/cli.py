@@ -298,7 +298,10 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Directories with runs, at any depth")],
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
 ) -> None:
-    """Draw any number of runs as one HTML page that needs nothing else."""
+    """Draw any number of runs as one HTML page that needs nothing else.
+
+    JSON files that hold several records, as in the repository's results/, are drawn too.
+    """
     from gpe.experiments.processes import expect_one_process
     from gpe.experiments.reports import write_report
     from gpe.report.words import count

@@ -154,15 +154,19 @@ class Record:
         try:
             if not path.is_file():  # to read a pipe would wait for ever
                 raise TypeError("expected a file")
-            record = cls(**_plain_fields(json.loads(path.read_text(encoding="utf-8"))))
-            for name, (kind, fits) in _KINDS.items():
-                if not fits(value := getattr(record, name)):
-                    raise TypeError(f"{name}: expected {kind}, got {value!r:.80}")
+            return cls._checked(json.loads(path.read_text(encoding="utf-8")))
         except RecursionError:
             raise InputError(f"{path} is not a record: it is nested too deep") from None
         except (OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{path} is not a record: {reason:.200}") from None
+
+    @classmethod
+    def _checked(cls, fields: Any) -> Record:
+        record = cls(**_plain_fields(fields))
+        for name, (kind, fits) in _KINDS.items():
+            if not fits(value := getattr(record, name)):
+                raise TypeError(f"{name}: expected {kind}, got {value!r:.80}")
         return record
 
 
@@ -229,51 +233,94 @@ def find(paths: Iterable[Path | str], tell: Callable[[str], None] = warnings.war
     Raises:
         InputError: a path is no directory, or no record lies below any.
     """
-    paths = [Path(path) for path in paths]
-    for path in paths:
-        if not os.path.isdir(path):
-            raise InputError(f"runs: expected a directory, got {path}")
-    found: dict[Path, Path] = {}
-    for path in paths:
-        for folder, _, files in os.walk(
-            path, onerror=lambda error: tell(f"{error.filename} is left out: {error.strerror}")
-        ):
-            if RECORD in files:
-                found.setdefault(Path(folder).resolve(), Path(folder))
+    places = [Path(path) for path in paths]
+    found = [folder for folder, files in _walk(places, tell) if RECORD in files]
     if not found:
-        raise InputError(f"runs: no {RECORD} below {', '.join(map(str, paths))}")
-    return sorted(found.values())
+        raise InputError(f"runs: no {RECORD} below {', '.join(map(str, places))}")
+    return found
 
 
 def load_all(paths: Iterable[Path | str]) -> tuple[dict[Path, Record], list[str]]:
     """Every record at or below ``paths``: one that cannot be read blocks no other.
 
+    Beside directories with a ``record.json``, files that hold several are read, as in ``results/``:
+    ``{"runs": [record, ...]}`` under any name that ends in ``.json``.
+
     A run and copies of it, known by :attr:`Record.identity`, are one measurement and come once.
 
     Returns:
-        records: by directory, sorted.
-        notes: one line for each record or folder that could not be read, and for each copy.
+        records: by directory, or by file and number, sorted.
+        notes: one line for each record or folder that could not be read, for each copy, and for the
+            other JSON files of a folder.
 
     Raises:
         InputError: a path is no directory, no record lies below any, or none can be read.
     """
+    places = [Path(path) for path in paths]
     records: dict[Path, Record] = {}
     first: dict[str, Path] = {}
     notes: list[str] = []
-    for directory in find(paths, notes.append):
-        try:
-            record = Record.load(directory)
-        except InputError as error:
-            notes.append(str(error))
-            continue
-        original = first.setdefault(record.identity, directory)
-        if original is directory:
-            records[directory] = record
+    for place, record in _records(places, notes.append):
+        original = first.setdefault(record.identity, place)
+        if original is place:
+            records[place] = record
         else:
-            notes.append(f"{directory} is a copy of {original} and counts once")
-    if not records:
+            notes.append(f"{place} is a copy of {original} and counts once")
+    if not records and notes:
         raise InputError(f"runs: no {RECORD} that can be read: {notes[0]}")
+    if not records:
+        raise InputError(f"runs: no {RECORD} below {', '.join(map(str, places))}")
     return records, notes
+
+
+def _walk(paths: Sequence[Path], tell: Callable[[str], None]) -> list[tuple[Path, list[str]]]:
+    """Every folder once, with the names of its files, sorted."""
+    found: dict[Path, tuple[Path, list[str]]] = {}
+    for path in paths:
+        if not os.path.isdir(path):
+            raise InputError(f"runs: expected a directory, got {path}")
+    for path in paths:
+        for folder, _, files in os.walk(
+            path, onerror=lambda error: tell(f"{error.filename} is left out: {error.strerror}")
+        ):
+            found.setdefault(Path(folder).resolve(), (Path(folder), sorted(files)))
+    return sorted(found.values())
+
+
+def _records(paths: Sequence[Path], tell: Callable[[str], None]) -> Iterator[tuple[Path, Record]]:
+    for folder, names in _walk(paths, tell):
+        if RECORD in names:  # other files belong to this run
+            try:
+                yield folder, Record.load(folder)
+            except InputError as error:
+                tell(str(error))
+            continue
+        others = []
+        for name in (name for name in names if name.endswith(".json")):
+            several = _several(folder / name)
+            if several is None:
+                others.append(name)
+                continue
+            for number, fields in enumerate(several, 1):
+                place = folder / name / str(number) if len(several) > 1 else folder / name
+                try:
+                    yield place, Record._checked(fields)
+                except (ValueError, TypeError, RecursionError) as error:
+                    tell(f"{place} is not a record: {' '.join(str(error).split()):.200}")
+        if others:
+            tell(f"{folder}: {', '.join(others)} left out, no record in it")
+
+
+def _several(path: Path) -> list[Any] | None:
+    """The fields of the records in a file that holds some; None if it is another."""
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    runs = found.get("runs") if isinstance(found, dict) else None
+    if not isinstance(runs, list) or not runs:
+        return None
+    return runs if all(isinstance(run, dict) and "experiment" in run for run in runs) else None
 
 
 def directory_name(config: DataclassInstance, *parts: str) -> str:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +194,28 @@ def test_one_bad_record_blocks_no_other(record, tmp_path):
     assert len(notes) == 1 and "bad/record.json is not a record" in notes[0]
     with pytest.raises(InputError, match=r"no record\.json that can be read: .*bad/record\.json"):
         records.load_all([tmp_path / "bad"])
+
+
+def test_a_file_may_hold_several_records(record, tmp_path):
+    record.save(tmp_path / "a")
+    (tmp_path / "a" / "ranking.json").write_text("{}")  # belongs to the run
+    others = [asdict(replace(record, config={"seed": seed})) for seed in (1, 2)]
+    bad = {"experiment": "location", "config": 3}
+    for name, content in (
+        ("one", {"runs": [asdict(replace(record, config={"seed": 3}))]}),
+        ("several", {"title": "two, and one that is none", "runs": [*others, bad]}),
+        ("networks", {"networks": []}),
+        ("runs", {"runs": [{"seed": 1}]}),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "text.json").write_text("{")
+    found, notes = records.load_all([tmp_path])
+    several = tmp_path / "several.json"
+    assert list(found) == [tmp_path / "one.json", several / "1", several / "2", tmp_path / "a"]
+    assert [found[several / n].config["seed"] for n in "12"] == [1, 2]
+    assert len(notes) == 2 and notes[0].startswith(f"{several / '3'} is not a record: ")
+    left_out = "networks.json, runs.json, text.json left out, no record in it"
+    assert notes[1] == f"{tmp_path}: {left_out}"
 
 
 def test_a_copy_counts_once(record, tmp_path):

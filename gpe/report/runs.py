@@ -19,7 +19,7 @@ _LONG = 6  # a list of more is shortened
 
 @dataclass(frozen=True)
 class Run:
-    """A record and the directory it lies in."""
+    """A record and the directory it lies in, or its file and its number there."""
 
     directory: Path
     record: Record
@@ -39,7 +39,8 @@ class Run:
         except InputError:
             raise
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            path, experiment = self.directory / RECORD, self.record.experiment
+            path, experiment = self.directory, self.record.experiment
+            path = path / RECORD if path.is_dir() else path
             article = "an" if experiment[0] in "aeiou" else "a"
             raise InputError(f"{path} is not {article} {experiment} record: {error!r}") from None
 

@@ -178,10 +178,11 @@ def _curves(groups: Sequence[Sequence[Trial]], several: bool) -> list[Block]:
             found.append(Heading(_title(group), level=3))
         chance, split = group[0].chance, group[0].split
         accuracy = curves([_line(t, t.accuracy) for t in group], percent=True, chance=chance)
-        loss = curves([_line(t, t.loss) for t in group], percent=False)
-        found.append(
-            Plots([Plot(accuracy, text=f"{split} accuracy"), Plot(loss, text=f"{split} loss")])
-        )
+        plots = [Plot(accuracy, text=f"{split} accuracy")]
+        if all(trial.loss for trial in group):
+            loss = curves([_line(t, t.loss) for t in group], percent=False)
+            plots.append(Plot(loss, text=f"{split} loss"))
+        found.append(Plots(plots))
     return found
 
 

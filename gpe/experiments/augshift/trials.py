@@ -29,7 +29,7 @@ class Trial:
         protocol: what comes in where a shifted image leaves: a name of ``gpe.metrics``.
         equal_compute: whether two crops an image mean half as many images an epoch.
         accuracy: by epoch, in percent.
-        loss: by epoch.
+        loss: by epoch, where it was kept.
         chance: accuracy of guessing, in percent.
         variant: how it differs, but for the seed and the above, from others of its method.
     """
@@ -101,7 +101,11 @@ def _read(run: Run) -> Trial:
         image_size=int(config["image_size"]),
         protocol=str(config["protocol"]),
         accuracy=accuracy,
-        loss={epoch["epoch"]: float(epoch["test_loss"]) for epoch in record.epochs},
+        loss={
+            epoch["epoch"]: float(epoch["test_loss"])
+            for epoch in record.epochs
+            if "test_loss" in epoch
+        },
         last=last,
         scores=_scores(record, accuracy[last], split),
         classes=[str(name) for name in record.result["classes"]],

@@ -1,7 +1,7 @@
 """Records of `gpe ablate`, `figure4` and `figure6` as the report reads them, checked once."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
@@ -179,7 +179,7 @@ def read(run: Run) -> Trial:
     """
     config, result = run.record.config, run.record.result
     channels = int(result["channels"])
-    scores = _miou(result["rows"], channels)
+    scores = _miou(_rows(result["curves"]) if "curves" in result else result["rows"], channels)
     names = {name for name, _ in scores}
     removals = {removal for _, removal in scores}
     before = _baseline(result.get("baseline"), scores)
@@ -233,6 +233,18 @@ def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict[tuple[str, Remo
     if not found:
         raise ValueError("no rows")
     return found
+
+
+def _rows(curves: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
+    """Rows as the records in ``results/`` pack them: ``{"overall top full": {"0-6": 84.5}}``."""
+    for name, points in curves.items():
+        ranking, removal, region = name.rsplit(" ", 2)
+        for span, miou in points.items():
+            start, stop = map(int, span.split("-"))
+            yield {"ranking": ranking, "removal": removal, "start": start, "stop": stop} | {
+                "region": region,
+                "miou": miou,
+            }
 
 
 def _baseline(given: dict[str, Any] | None, miou: dict[tuple[str, Removal], Scores]) -> Scores:
