@@ -39,7 +39,8 @@ def with_variants(
     )
 
     def variant(trial: Any) -> str:
-        return ", ".join(f"{option} {trial.config.get(option)}" for option in differing)
+        named = ((option.replace("_", " "), trial.config.get(option)) for option in differing)
+        return ", ".join(f"{option} {value}" for option, value in named)
 
     return [replace(trial, variant=variant(trial)) for trial in trials]
 

@@ -103,12 +103,12 @@ def test_runs_that_differ_in_more_than_the_seed_have_rows_of_their_own(tmp_path)
     augshift_run(tmp_path / "c", weight=10.0)
     augshift_run(tmp_path / "d", crop_shift=12)
     names = [row[0] for row in Page(report(tmp_path)).tables[0][1:]]
-    control = "Wide crops alone crops ±8, λ 0 equal_compute"
+    control = "Wide crops alone crops ±8, λ 0 equal compute"
     assert [name.removesuffix(" control, not in the paper") for name in names] == [
         f"{control} False, width 64 compute ×2, 1 seed",
         f"{control} True, width 16 compute ×1, 1 seed",
-        "AugShift crops ±8, λ 10 equal_compute True, width 16 compute ×1, 1 seed",
-        "AugShift crops ±12, λ 1 equal_compute True, width 16 compute ×1, 1 seed",
+        "AugShift crops ±8, λ 10 equal compute True, width 16 compute ×1, 1 seed",
+        "AugShift crops ±12, λ 1 equal compute True, width 16 compute ×1, 1 seed",
     ]
 
 
