@@ -31,7 +31,7 @@ LABELS = {"faster-rcnn": "Faster R-CNN", "cascade-rcnn": "Cascade R-CNN", "csp":
 PAPER_CHANNELS = {"faster-rcnn": 256, "cascade-rcnn": 256, "csp": 768}
 PAPER_COUNT = 100  # that the paper removes
 LEVELS = {"faster-rcnn": 5, "cascade-rcnn": 5, "csp": 1}  # maps of the latent
-PARTS = ("backbone", "neck")  # whose layers channels may be removed from
+PARTS = ("backbone", "neck")  # what comes before the heads, whole or a layer of it
 SETTINGS = ("reasonable", "small", "heavy", "all")
 TARGETED = "overall"
 # What a latent is ranked by: Equation 2, and what position is held against.
@@ -186,7 +186,7 @@ class DetectionConfig(TrainingConfig):
     least_score: float = preset_option("Boxes with lower scores are dropped", at_least=0)
     device: str = device_option()
     precision: Precision = preset_option("fp32 or bf16")
-    compile: bool = option("Compile the network", False)
+    compile: bool = option("Compile the backbone and the neck", False)
     seed: int = seed_option("Seed of weights, batches and views")
 
     @classmethod

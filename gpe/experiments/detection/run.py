@@ -24,6 +24,7 @@ from gpe.data.pixels import default_workers
 from gpe.data.resident import Part, cuts
 from gpe.errors import InputError
 from gpe.experiments.detection.config import (
+    PARTS,
     AblationConfig,
     DetectionConfig,
     DetectorConfig,
@@ -149,6 +150,9 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
             mean = get_ema_multi_avg_fn(config.averaging)
             self._averaged = AveragedModel(self.raw, multi_avg_fn=mean, use_buffers=True)
             self.model = self._averaged.module
+        if config.compile:  # what is behind them depends on what is found
+            for part in PARTS:
+                self.raw.get_submodule(part).compile()
         settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
         self.optimizer = (
             torch.optim.Adam(self.raw.parameters(), **settings)

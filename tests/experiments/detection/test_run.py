@@ -96,6 +96,22 @@ class TestTraining:
         assert outside_run(directory) == outside_run(whole)
         assert same(weights(directory), weights(whole))
 
+    def test_what_is_compiled_is_what_runs(self, tmp_path, monkeypatch):
+        ((plain,), _) = train(tmp_path, config(epochs=1))
+        ran = set()
+
+        def compiled(call, **_):
+            def run(*args, **kwargs):
+                ran.add(call.__self__)
+                return call(*args, **kwargs)
+
+            return run
+
+        monkeypatch.setattr(torch, "compile", compiled)
+        ((directory,), _) = train(tmp_path, config(epochs=1, compile=True))
+        assert len(ran) == 2, "the backbone and the neck"
+        assert directory != plain and same(weights(directory), weights(plain))
+
     @pytest.mark.parametrize("detector", ["faster-rcnn", "cascade-rcnn"])
     def test_two_stage_detectors_train_and_lose_channels_too(self, detector, tmp_path):
         chosen = config(detector=detector, neck_width=8, backbone="hrnet", epochs=1, averaging=0.9)
