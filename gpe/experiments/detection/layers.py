@@ -1,7 +1,6 @@
 """Where channels are ranked and removed: in the latent, in one level of it, or in another layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,29 +14,6 @@ from gpe.models.inside import layout_of, maps_at
 Points = Iterator[tuple[str, int, Found]]  # order, count, and the boxes of a batch
 
 
-class Place(Protocol):
-    """What a removal asks of the place of its channels."""
-
-    @property
-    def name(self) -> str: ...
-
-    def read(self, images: Tensor) -> list[Tensor]:
-        """What is kept of a batch, so that the removal need not compute it again."""
-
-    def ranked(self, kept: list[Tensor]) -> list[Tensor]:
-        """The maps whose channels are ranked."""
-
-    def without(
-        self,
-        kept: list[Tensor],
-        size: tuple[int, int],
-        orders: Mapping[str, Tensor],
-        counts: Sequence[int],
-        least_score: float | None,
-    ) -> Points:
-        """As :func:`gpe.ablation.detection.detections_without`."""
-
-
 class Latent:
     """All maps of the latent, or one level; of what is kept, only the heads run again."""
 
@@ -46,9 +22,11 @@ class Latent:
         self.name = model.LATENT if level is None else f"{model.LATENT}, level {level}"
 
     def read(self, images: Tensor) -> list[Tensor]:
+        """What is kept of a batch, so that the removal need not compute it again."""
         return self.model.latent(images)
 
     def ranked(self, kept: list[Tensor]) -> list[Tensor]:
+        """The maps whose channels are ranked."""
         return kept if self.level is None else [kept[self.level]]
 
     def without(
@@ -59,6 +37,7 @@ class Latent:
         counts: Sequence[int],
         least_score: float | None,
     ) -> Points:
+        """As :func:`gpe.ablation.detection.detections_without`."""
         return detections_without(
             self.model, kept, size, orders, counts, level=self.level, least_score=least_score
         )
@@ -95,6 +74,9 @@ class Inside:
         return detections_without_inside(
             self.model, kept[0], self.layout, orders, counts, least_score=least_score
         )
+
+
+Place = Latent | Inside  # which answer alike
 
 
 def place_of(model: Detector, level: int | None, layer: str | None, size: tuple[int, int]) -> Place:

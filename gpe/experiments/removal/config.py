@@ -366,7 +366,7 @@ _RANKED = (
     *("checkpoint", "modes", "layer", "channel_dim", "split", "size", "output_stride"),
     *("boxes", "person", "weights"),
 )
-_FIGURE = ("checkpoint", "preset", *_IMAGES)
+_FIGURE = ("checkpoint", "preset", "split", *_IMAGES)
 
 COMMANDS = (
     Command(

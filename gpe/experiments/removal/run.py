@@ -118,12 +118,15 @@ def _train(config: RemovalConfig, places: Places, progress: Progress) -> Path:
     """The directory of the preset's network, which is trained unless it was before.
 
     Raises:
-        InputError: torchrun started several processes: a training and what follows are two calls.
+        InputError: torchrun started several processes: a training and what follows are two calls;
+            or there are no images of the split.
     """
     expect_trained("gpe segment train")
     training = SegmentationConfig.of(
         preset=config.preset, device=config.device, precision=config.precision
     )
+    looked_at = replace(config, data=training.data)
+    segmentation.pixels(looked_at, places, config.split or "val", None, 1)  # told before, not after
     once = replace(places, force=False)  # --force is of the figure alone
     return segmentation.run([training], once, progress)[0]
 

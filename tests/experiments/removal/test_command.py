@@ -67,6 +67,7 @@ def test_figures_of_a_network(call, network, job):
         (["figure4", "--preset", "slow"], "gpe: preset: expected one of quick"),
         (["figure4", "--data", "voc"], "gpe: data: expected, without a checkpoint, one of streets"),
         (["figure4", "--data", "camvid"], "gpe: data: no camvid in data: "),  # its preset, at once
+        (["figure5", "--split", "vla"], "gpe: split: expected one of train, val, got 'vla'"),
         (["figure6", "--data", "camvid", "--preset", "quick"], "gpe: data: expected, without a ch"),
         (["figure5", "a.pth", "--preset", "quick"], "gpe: preset: expected none beside a checkp"),
         (["rank"], "gpe: checkpoint: expected one or more, got none"),
