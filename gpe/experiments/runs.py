@@ -7,7 +7,7 @@ is about included, and so is found again by the same command alone.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,9 @@ from gpe.experiments.progress import Progress
 from gpe.records import RECORD, Record, atomic
 
 CHECKPOINT = "checkpoint.pt"
-PARTIAL = "partial"  # begins the names of files that only an unfinished run has
+# Begin the names of files that only an unfinished run has: its own, and those of the run before it.
+PARTIAL = "partial"
+BEFORE = ".before-"
 
 SomeConfig = TypeVar("SomeConfig", bound=Config)
 
@@ -57,26 +59,19 @@ def run_all(
     for config in configs:
         directory = places.out / config.name
         directories.append(directory)
-        if from_first(partial(_finished, directory, config, places, progress)):
+        if not places.force and from_first(partial(is_finished, directory, config, progress)):
             continue
         with writable(directory), alone(directory):
+            again = places.force or not places.resume or from_first((directory / RECORD).exists)
             start = time.perf_counter()
-            record = run(config, directory)
+            with anew(directory) if again else nullcontext():
+                record = run(config, directory)
             if record is not None and is_first():
                 record.run["seconds"] = record.run["seconds"] or time.perf_counter() - start
                 record.save(directory)
-                for file in directory.glob(f"{PARTIAL}*"):
+                for file in (*directory.glob(f"{PARTIAL}*"), *directory.glob(f"{BEFORE}*")):
                     file.unlink()
     return directories
-
-
-def _finished(directory: Path, config: Config, places: Places, progress: Progress) -> bool:
-    """Whether nothing is left to do; else what is not to be continued is removed."""
-    if not places.force and is_finished(directory, config, progress):
-        return True
-    if places.force or not places.resume or (directory / RECORD).exists():
-        clear(directory)
-    return False
 
 
 def record(
@@ -208,10 +203,28 @@ def alone(directory: Path) -> Iterator[None]:
         raise InputError(f"out: another command is at work in {directory}") from None
 
 
-def clear(directory: Path) -> None:
-    """Interrupted, a new run is neither finished nor continues the end of an old one."""
-    for file in (directory / CHECKPOINT, directory / RECORD, *directory.glob(f"{PARTIAL}*")):
-        file.unlink(missing_ok=True)
+@contextmanager
+def anew(directory: Path) -> Iterator[None]:
+    """Around a run that starts again: interrupted, it is neither finished nor continues an old one.
+
+    What the old one left comes back where the new one is refused: a wrong path loses nothing.
+    """
+
+    def set_aside() -> None:
+        for file in directory.glob(f"{BEFORE}*"):
+            file.unlink()
+        for name in (CHECKPOINT, RECORD, *(file.name for file in directory.glob(f"{PARTIAL}*"))):
+            with suppress(FileNotFoundError):
+                (directory / name).replace(directory / f"{BEFORE}{name}")
+
+    from_first(set_aside)
+    try:
+        yield
+    except InputError:
+        if is_first():
+            for file in directory.glob(f"{BEFORE}*"):
+                file.replace(directory / file.name.removeprefix(BEFORE))
+        raise
 
 
 @contextmanager

@@ -101,6 +101,38 @@ def test_a_forced_run_that_is_interrupted_is_not_finished(papers, tmp_path):
     assert stored(tmp_path, one).result == {"parts": 2}
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_forced_run_that_is_refused_loses_nothing(finished, papers, tmp_path):
+    """As for a path to images that is wrong; what an interrupted forced run left stays away."""
+    one = PaperConfig.of()
+    directory = tmp_path / "out" / one.name
+
+    def kept():
+        return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+    def refuse(config, directory):
+        raise InputError("data: there is none")
+
+    papers(one)
+    papers(one, failing=one, force=True)
+    if finished:
+        papers(one)
+        (directory / CHECKPOINT).write_text("of a training")
+    before = {name: text for name, text in kept().items() if not name.startswith(".before-")}
+    for _ in range(2):
+        with pytest.raises(InputError, match="data"):
+            run_all(
+                [one],
+                Places(out=tmp_path / "out", force=True),
+                Progress(Console(quiet=True)),
+                refuse,
+            )
+        assert kept() == before
+    assert (RECORD in before) == finished
+    papers(one, force=True)
+    assert [file.name for file in directory.iterdir()] == [RECORD]
+
+
 def test_a_record_of_other_options_is_stale(papers, tmp_path):
     """As where a directory was copied by hand."""
     one = PaperConfig.of()
@@ -144,9 +176,13 @@ def test_a_second_command_in_the_directory_of_a_run_says_so_and_ends(papers, tmp
     one = PaperConfig.of()
     directory = tmp_path / "out" / one.name
     directory.mkdir(parents=True)
-    busy = pytest.raises(InputError, match=f"out: another command is at work in {directory}")
-    with FileLock(directory / ".lock"), busy:
-        papers(one)
+    (directory / CHECKPOINT).touch()
+    for places in ({}, {"force": True}):
+        busy = pytest.raises(InputError, match=f"out: another command is at work in {directory}")
+        with FileLock(directory / ".lock"), busy:
+            papers(one, **places)
+    assert (directory / CHECKPOINT).exists(), "it is the other's"
+    (directory / CHECKPOINT).unlink()
     (directory / ".lock").touch()
     assert papers(one)[1] == [one]
     assert [file.name for file in directory.iterdir()] == [RECORD]
