@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.io import loadmat, savemat
+from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from gpe.data.pixels import SegmentationSet
@@ -19,7 +19,7 @@ Side = Literal["left", "right"]
 WIDTH = 2048  # of Cityscapes' images, in pixels
 
 _COLUMNS = "class, x, y, w, h, number, x, y, w and h of what is seen"
-_SUFFIX = "_leftImg8bit.png"
+SUFFIX = "_leftImg8bit.png"
 
 
 def images_on_side(path: str | Path, side: Side, *, width: int = WIDTH) -> list[str]:
@@ -29,8 +29,7 @@ def images_on_side(path: str | Path, side: Side, *, width: int = WIDTH) -> list[
     where it ends at the middle or before, on the right where it begins there or behind.
 
     Args:
-        path: CityPersons' ``anno_val.mat`` or ``anno_train.mat``, or a file of
-            :func:`save_annotations`.
+        path: CityPersons' ``anno_val.mat`` or ``anno_train.mat``.
         side: ``"left"`` or ``"right"``.
         width: of the images, in pixels.
 
@@ -139,17 +138,5 @@ def read_annotations(path: str | Path) -> dict[str, np.ndarray]:
                 f"{list(boxes.shape)} of {image['im_name']}"
             )
         # The file's integers are as short as they can be, and would overflow in sums.
-        found[str(image["im_name"]).removesuffix(_SUFFIX)] = boxes.astype(np.int64)
+        found[str(image["im_name"]).removesuffix(SUFFIX)] = boxes.astype(np.int64)
     return found
-
-
-def save_annotations(path: str | Path, boxes: Mapping[str, np.ndarray]) -> None:
-    """Writes boxes ``[n,10]`` by id in the form that :func:`read_annotations` reads.
-
-    Those of :func:`gpe.data.streets.boxes`, for instance.
-    """
-    cells = np.empty((1, len(boxes)), object)
-    for place, (name, people) in enumerate(boxes.items()):
-        city = name.partition("_")[0]
-        cells[0, place] = {"cityname": city, "im_name": name + _SUFFIX, "bbs": people}
-    savemat(path, {f"{Path(path).stem}_aligned": cells})

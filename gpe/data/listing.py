@@ -66,3 +66,14 @@ def split(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     in_test = torch.zeros(len(labels), dtype=torch.bool)
     in_test[by_class[1::5]] = True
     return (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
+
+
+def spread(count: int, most: int | None) -> list[int]:
+    """Indices of at most so many of ``count`` images, evenly spread; of all where None.
+
+    Example:
+        >>> spread(10, 3), spread(2, None)
+        ([0, 3, 6], [0, 1])
+    """
+    chosen = count if most is None else min(most, count)
+    return [place * count // chosen for place in range(chosen)]

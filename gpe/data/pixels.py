@@ -178,11 +178,7 @@ class SegmentationSet:
 
     def normalise(self, images: Tensor) -> Tensor:
         """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
-        mean, std = (
-            torch.tensor(values, device=images.device).view(-1, 1, 1) * 255
-            for values in (self.mean, self.std)
-        )
-        return images.float().sub_(mean).div_(std)
+        return normalised(images, self.mean, self.std)
 
     def _cut(self, order: Sequence[int] | None, batch_size: int) -> list[list[int]]:
         whole = range(len(self)) if order is None else order
@@ -204,6 +200,16 @@ class SegmentationSet:
             images, labels = (t.to(self.device, non_blocking=True) for t in batch)
             ids = tuple(self.ids[index] for index in chosen)
             yield SegmentationBatch(self.normalise(images), labels, ids)
+
+
+def normalised(
+    images: Tensor,
+    mean: Sequence[float] = STATISTICS[0],
+    std: Sequence[float] = STATISTICS[1],
+) -> Tensor:
+    """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
+    means, stds = (torch.tensor(v, device=images.device).view(-1, 1, 1) * 255 for v in (mean, std))
+    return images.float().sub_(means).div_(stds)
 
 
 def named(names: Sequence[object]) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gpe.data import camvid, cityscapes, voc
 from gpe.data.labelled_files import LabelledFiles
+from gpe.data.listing import spread
 from gpe.data.opening import expect_max_pixels
 from gpe.data.pixels import SegmentationSet
 from gpe.data.streets import streets
@@ -61,6 +62,4 @@ def segmentation_set(
     found = SegmentationSet(
         name, samples, tuple(ids), dataset.CLASSES, dataset.PALETTE, workers=workers
     )
-    if images is None or images >= len(found):
-        return found
-    return found.part([place * len(found) // images for place in range(images)])
+    return found.part(spread(len(found), images))
