@@ -78,14 +78,11 @@ def view_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[BoxedBatch]:
-    """Random views in batches; a function of the seed, the epoch and the place in the order.
+    """Random views in batches; a function of the seed, the epoch and the place in ``order``.
 
     Pedestrians of 50 of CityPersons' pixels and more are to be found, all others ignored; so are
-    those of which a crop leaves less than half or less than 16 pixels of the width.
-
-    Args:
-        order: int64 ``[n]``, indices into the set.
-        rank, world_size: which of how many processes this is; each reads a part of each batch.
+    those of which a crop leaves less than half or less than 16 pixels of the width. Of
+    ``world_size`` processes each reads a part of each batch.
     """
     parts = cuts(torch.arange(len(order)), batch_size, len(order), rank=rank, world_size=world_size)
     places = [some.tolist() for some, _ in parts]

@@ -127,14 +127,8 @@ def training_boxes(boxes: np.ndarray, least_height: float = LEAST_HEIGHT) -> tup
     """Boxes to train on, and boxes to be ignored: neither people nor background.
 
     Pedestrians (class 1) of the least height or more are to be found; lower ones and all other
-    classes, riders and groups among them, are to be ignored.
-
-    Args:
-        boxes: ``[m,10]``, rows as of :func:`gpe.data.citypersons.read_annotations`.
-        least_height: in pixels.
-
-    Returns:
-        float32 ``[p,4]`` and ``[m-p,4]``, corners in pixels: x2 = x1 + w.
+    classes, riders and groups among them, are to be ignored. Both come as float32 ``[p,4]``,
+    corners in pixels: x2 = x1 + w.
 
     Source:
         The annotations that CityPersons' detectors are trained on (Hasan et al., "Generalizable

@@ -49,12 +49,7 @@ class Files:
 def split(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Indices of about 80 % for training and 20 % for testing, drawn within each class.
 
-    Args:
-        labels: int64 ``[N]``; both parts are non-empty from N = 2 on.
-        generator: of the draw.
-
-    Returns:
-        Two tensors of indices, int64, sorted, that together hold each image once.
+    Both are sorted; together they hold each image once. Neither is empty from two images on.
 
     Example:
         >>> train, test = split(torch.arange(20) // 10, torch.Generator())

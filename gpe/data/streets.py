@@ -24,12 +24,8 @@ def streets(
 ) -> SegmentationSet:
     """A split of streets, each drawn when it is asked for; ids are ``streets_val_000000`` ….
 
-    Args:
-        split: ``"train"`` or ``"val"``.
-        size: height and width in pixels; 128×256 where None.
-        images: how many; 20,000 to train and 500 to validate on where None.
-        seed: as for :func:`draw`.
-        workers: processes that draw.
+    Of 128×256 pixels where ``size`` is None; 20,000 to train and 500 to validate on where
+    ``images`` is.
 
     Raises:
         InputError: as :func:`draw`.
