@@ -30,12 +30,8 @@ def images_on_side(path: str | Path, side: Side, *, width: int = WIDTH) -> list[
 
     Args:
         path: CityPersons' ``anno_val.mat`` or ``anno_train.mat``.
-        side: ``"left"`` or ``"right"``.
+        side: ``"left"`` (42 images of ``anno_val.mat``) or ``"right"`` (59).
         width: of the images, in pixels.
-
-    Returns:
-        Ids as ``frankfurt_000000_000294``, in the file's order. Of ``anno_val.mat`` they are 42
-        for the left and 59 for the right.
 
     Raises:
         InputError: another side, a file that is missing or of another form, or no such image.
@@ -43,7 +39,6 @@ def images_on_side(path: str | Path, side: Side, *, width: int = WIDTH) -> list[
     Source:
         Section 4.2.2.
     """
-    expect_one_of("side", side, get_args(Side))
     found = on_side(read_annotations(path), side, width=width)
     if not found:
         raise InputError(f"side: expected images of {path} with people on the {side} only, got 0")
@@ -71,16 +66,9 @@ def on_side(boxes: Mapping[str, np.ndarray], side: Side, *, width: int) -> list[
 def labels_on_side(
     images: SegmentationSet, side: Side, *, class_name: str = "person", batch_size: int = 1
 ) -> list[str]:
-    """As :func:`images_on_side`, of a set that has pixel labels alone.
+    """As :func:`images_on_side`, of a set that has pixel labels alone; its images are not read.
 
-    Args:
-        images: a set, whose labels alone are read.
-        side: ``"left"`` or ``"right"`` half of the columns; a middle column is on neither.
-        class_name: whose pixels count.
-        batch_size: images at a time; 1 where they have different sizes.
-
-    Returns:
-        The ids of the images in which the class is on that side only, in the set's order.
+    A middle column is on neither side. ``batch_size`` is 1 where images have different sizes.
 
     Raises:
         InputError: another side, a class that the set does not have, or no such image.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -137,7 +138,7 @@ class SegmentationSet:
             InputError: as :meth:`batches`.
         """
         batches = self._cut(None, batch_size)
-        read = self._read(_LabelsAlone(self.samples), _collate, batches)
+        read = self._read(partial(_labels_alone, self.samples), _collate, batches)
         for chosen, (_, labels) in zip(batches, read, strict=True):
             yield labels, tuple(self.ids[index] for index in chosen)
 
@@ -233,15 +234,10 @@ class _Part:
         return _labels_at(self.samples, self.indices[index])
 
 
-@dataclass(frozen=True)
-class _LabelsAlone:
+def _labels_alone(samples: Samples, index: int) -> Sample:
     """Labels with an image of no pixels."""
-
-    samples: Samples
-
-    def __call__(self, index: int) -> Sample:
-        labels = _labels_at(self.samples, index)
-        return labels.new_empty(0), labels
+    labels = _labels_at(samples, index)
+    return labels.new_empty(0), labels
 
 
 def _labels_at(samples: Samples, index: int) -> Tensor:
