@@ -3,51 +3,19 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from gpe.data.citypersons_boxes import LEAST_HEIGHT, BoxedImage, training_boxes
+from gpe.data.citypersons_boxes import LEAST_HEIGHT, BoxedSet, training_boxes
 from gpe.data.imagenet import STATISTICS
+from gpe.data.pixels import normalised
 from gpe.data.resident import cuts, generator
 from gpe.data.workers import read_batches
-from gpe.errors import InputError
 
 _LEAST_WIDTH = 16  # of a pedestrian in a crop, in CityPersons' pixels
-
-
-class BoxedSet(Protocol):
-    """Images of one size with their people.
-
-    Attributes:
-        name: of the dataset.
-        ids: of the images.
-        boxes: int64 ``[m,10]`` of each, as of :func:`gpe.data.citypersons.read_annotations`.
-        scale: pixels that CityPersons' settings would count for a pixel of these images.
-        size: height and width, in pixels.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def ids(self) -> tuple[str, ...]: ...
-
-    @property
-    def boxes(self) -> tuple[np.ndarray, ...]: ...
-
-    @property
-    def scale(self) -> float: ...
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, place: int) -> BoxedImage: ...
 
 
 class BoxedBatch(NamedTuple):
@@ -110,14 +78,11 @@ def view_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[BoxedBatch]:
-    """Random views in batches; a function of the seed, the epoch and the place in the order.
+    """Random views in batches; a function of the seed, the epoch and the place in ``order``.
 
     Pedestrians of 50 of CityPersons' pixels and more are to be found, all others ignored; so are
-    those of which a crop leaves less than half or less than 16 pixels of the width.
-
-    Args:
-        order: int64 ``[n]``, indices into the set.
-        rank, world_size: which of how many processes this is; each reads a part of each batch.
+    those of which a crop leaves less than half or less than 16 pixels of the width. Of
+    ``world_size`` processes each reads a part of each batch.
     """
     parts = cuts(torch.arange(len(order)), batch_size, len(order), rank=rank, world_size=world_size)
     places = [some.tolist() for some, _ in parts]
@@ -132,21 +97,11 @@ def view_batches(
         )
 
 
-def normalised(images: Tensor) -> Tensor:
-    """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
-    mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) * 255 for v in STATISTICS)
-    return images.float().sub_(mean).div_(std)
-
-
 _Sample = tuple[Tensor, Tensor]  # uint8 [3,H,W]; boxes [k,5]: whether to ignore it, corners
 
 
 def _whole(images: BoxedSet, place: int) -> _Sample:
-    image = images[place].image
-    if image.shape[1:] != images.size:
-        expected, came = ("×".join(map(str, size)) for size in (images.size, image.shape[1:]))
-        raise InputError(f"data: {images.ids[place]}: expected {expected} pixels, got {came}")
-    return image, torch.zeros(0, 5)
+    return images[place].image, torch.zeros(0, 5)
 
 
 def _stacked(samples: list[_Sample]) -> tuple[Tensor, Tensor]:
@@ -183,15 +138,8 @@ class _Views:
             aside |= lost
         if how.flip and draws[3] < 0.5:
             image = image.flip(2)
-            boxes = torch.stack(
-                [
-                    image.shape[2] - boxes[:, 2],
-                    boxes[:, 1],
-                    image.shape[2] - boxes[:, 0],
-                    boxes[:, 3],
-                ],
-                1,
-            )
+            boxes = boxes[:, [2, 1, 0, 3]]
+            boxes[:, ::2] = image.shape[2] - boxes[:, ::2]
         if how.brightness != (1.0, 1.0) and draws[4] < 0.5:
             low, high = how.brightness
             image = (image * (low + (high - low) * draws[5])).clamp(max=255).byte()

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from gpe.data import scan
-from gpe.data.labelled_files import LabelledFiles, class_table
-from gpe.data.pixels import IGNORE, SegmentationSet
-from gpe.errors import InputError, expect_one_of
+from gpe.data.labelled_files import class_table
+from gpe.data.pixels import IGNORE
+from gpe.errors import InputError
 
 CLASSES = (
     *("sky", "building", "pole", "road", "pavement", "tree"),
@@ -17,33 +17,16 @@ PALETTE = (
 )
 SPLITS = ("train", "val", "test")
 
-_TABLE = class_table({label: label for label in range(11)} | {11: IGNORE})
+TABLE = class_table({label: label for label in range(11)} | {11: IGNORE})
 
 
-def camvid(
-    root: str | Path,
-    split: str,
-    size: tuple[int, int] | None = None,
-    *,
-    workers: int = 0,
-    max_pixels: int | None = None,
-) -> SegmentationSet:
-    """One split of CamVid; its ids are file names without their ending.
+def files(root: Path, split: str) -> tuple[list[Path], list[Path], list[str]]:
+    """Images, labels and ids of a split; ids are file names without their ending.
 
-    Args:
-        root: holds ``camvid/``, or is it: ``{train,val,test}/`` with images, and
-            ``{train,val,test}annot/`` with labels of the same names, PNG with values 0 to 11.
-            Hidden files are left out; splits may be called Training, valid or alike.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        size: height and width to resize to, in pixels; None: 360×480, as they are.
-        workers: processes that read.
-        max_pixels: of an image; as for :func:`gpe.data.opening.open_image`.
-
-    Raises:
-        InputError: another split, no such folders, or images without labels.
+    ``root`` holds ``camvid/``, or is it: ``{train,val,test}/`` with images, and
+    ``{train,val,test}annot/`` with labels of the same names, PNG with values 0 to 11. Hidden files
+    are left out; splits may be called Training, valid or alike.
     """
-    expect_one_of("split", split, SPLITS)
-    root = Path(root).expanduser()
     folder = root / "camvid" if (root / "camvid").is_dir() else root
     part = scan.split_folder(folder, split)
     images = [Path(path) for path in scan.images(part)] if part.is_dir() else []
@@ -53,6 +36,4 @@ def camvid(
             f"{folder / (split + 'annot')}"
         )
     labels = [folder / f"{part.name}annot" / f"{path.stem}.png" for path in images]
-    samples = LabelledFiles(images, labels, _TABLE, size, max_pixels)
-    ids = tuple(path.stem for path in images)
-    return SegmentationSet("camvid", samples, ids, CLASSES, PALETTE, workers=workers)
+    return images, labels, [path.stem for path in images]

@@ -34,15 +34,10 @@ def listing(
     root: Path,
     download: bool,
 ) -> Listing:
-    """The training or the test set.
+    """The training or the test set, its 32×32 images resized (antialiased) to ``image_size``.
 
-    Args:
-        name: ``"cifar10"`` or ``"cifar100"``.
-        part: which.
-        image_size: height and width, in pixels, that the 32×32 images are resized to.
-        interpolation: of that resizing, which is antialiased.
-        root: the folder that holds torchvision's ``cifar-10-batches-py`` or ``cifar-100-python``.
-        download: fetch what is missing.
+    ``root`` holds torchvision's ``cifar-10-batches-py`` or ``cifar-100-python``, or is where
+    ``download`` puts them.
 
     Raises:
         InputError: files that are missing or damaged, or a download that failed.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.io import loadmat, savemat
+from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from gpe.data.pixels import SegmentationSet
@@ -19,7 +19,7 @@ Side = Literal["left", "right"]
 WIDTH = 2048  # of Cityscapes' images, in pixels
 
 _COLUMNS = "class, x, y, w, h, number, x, y, w and h of what is seen"
-_SUFFIX = "_leftImg8bit.png"
+SUFFIX = "_leftImg8bit.png"
 
 
 def images_on_side(path: str | Path, side: Side, *, width: int = WIDTH) -> list[str]:
@@ -29,14 +29,9 @@ def images_on_side(path: str | Path, side: Side, *, width: int = WIDTH) -> list[
     where it ends at the middle or before, on the right where it begins there or behind.
 
     Args:
-        path: CityPersons' ``anno_val.mat`` or ``anno_train.mat``, or a file of
-            :func:`save_annotations`.
-        side: ``"left"`` or ``"right"``.
+        path: CityPersons' ``anno_val.mat`` or ``anno_train.mat``.
+        side: ``"left"`` (42 images of ``anno_val.mat``) or ``"right"`` (59).
         width: of the images, in pixels.
-
-    Returns:
-        Ids as ``frankfurt_000000_000294``, in the file's order. Of ``anno_val.mat`` they are 42
-        for the left and 59 for the right.
 
     Raises:
         InputError: another side, a file that is missing or of another form, or no such image.
@@ -44,7 +39,6 @@ def images_on_side(path: str | Path, side: Side, *, width: int = WIDTH) -> list[
     Source:
         Section 4.2.2.
     """
-    expect_one_of("side", side, get_args(Side))
     found = on_side(read_annotations(path), side, width=width)
     if not found:
         raise InputError(f"side: expected images of {path} with people on the {side} only, got 0")
@@ -72,16 +66,9 @@ def on_side(boxes: Mapping[str, np.ndarray], side: Side, *, width: int) -> list[
 def labels_on_side(
     images: SegmentationSet, side: Side, *, class_name: str = "person", batch_size: int = 1
 ) -> list[str]:
-    """As :func:`images_on_side`, of a set that has pixel labels alone.
+    """As :func:`images_on_side`, of a set that has pixel labels alone; its images are not read.
 
-    Args:
-        images: a set, whose labels alone are read.
-        side: ``"left"`` or ``"right"`` half of the columns; a middle column is on neither.
-        class_name: whose pixels count.
-        batch_size: images at a time; 1 where they have different sizes.
-
-    Returns:
-        The ids of the images in which the class is on that side only, in the set's order.
+    A middle column is on neither side. ``batch_size`` is 1 where images have different sizes.
 
     Raises:
         InputError: another side, a class that the set does not have, or no such image.
@@ -139,17 +126,5 @@ def read_annotations(path: str | Path) -> dict[str, np.ndarray]:
                 f"{list(boxes.shape)} of {image['im_name']}"
             )
         # The file's integers are as short as they can be, and would overflow in sums.
-        found[str(image["im_name"]).removesuffix(_SUFFIX)] = boxes.astype(np.int64)
+        found[str(image["im_name"]).removesuffix(SUFFIX)] = boxes.astype(np.int64)
     return found
-
-
-def save_annotations(path: str | Path, boxes: Mapping[str, np.ndarray]) -> None:
-    """Writes boxes ``[n,10]`` by id in the form that :func:`read_annotations` reads.
-
-    Those of :func:`gpe.data.streets.boxes`, for instance.
-    """
-    cells = np.empty((1, len(boxes)), object)
-    for place, (name, people) in enumerate(boxes.items()):
-        city = name.partition("_")[0]
-        cells[0, place] = {"cityname": city, "im_name": name + _SUFFIX, "bbs": people}
-    savemat(path, {f"{Path(path).stem}_aligned": cells})

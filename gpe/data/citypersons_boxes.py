@@ -1,6 +1,5 @@
 """CityPersons (Zhang et al., 2017): Cityscapes' images with boxes around people."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from gpe.data.citypersons import read_annotations
+from gpe.data.citypersons import SUFFIX, read_annotations
+from gpe.data.listing import spread
 from gpe.data.opening import open_image
 from gpe.data.pixels import named
 from gpe.errors import InputError, expect_one_of
@@ -33,52 +33,54 @@ class BoxedImage(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class CityPersons:
-    """A split, whose images are read as they are asked for, ``images[place]``.
+class BoxedSet:
+    """Images of one size with their people.
 
     Attributes:
-        ids: as ``frankfurt_000000_000294``, in the annotations' order, which is that of the
-            official evaluation.
-        files: of the images.
-        boxes: int64 ``[m,10]`` of each.
-        name, scale, size: as of :class:`gpe.data.boxed_views.BoxedSet`.
+        name: of the dataset.
+        ids: of the images.
+        images: uint8 ``[3,H,W]`` each, RGB, or files that are read when they are asked for.
+        boxes: int64 ``[m,10]`` of each, as of :func:`gpe.data.citypersons.read_annotations`.
+        size: height and width, in pixels.
+        scale: pixels that CityPersons' settings would count for a pixel of these images.
     """
 
+    name: str
     ids: tuple[str, ...]
-    files: tuple[Path, ...]
+    images: Tensor | list[Path]
     boxes: tuple[np.ndarray, ...]
-    name: str = "citypersons"
+    size: tuple[int, int]
     scale: float = 1.0
-    size: tuple[int, int] = SIZE
-
-    def part(self, indices: Sequence[int]) -> "CityPersons":
-        """The images with these indices, in this order."""
-        files = tuple(self.files[index] for index in indices)
-        boxes = tuple(self.boxes[index] for index in indices)
-        return CityPersons(tuple(self.ids[index] for index in indices), files, boxes)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, place: int) -> BoxedImage:
-        image = pil_to_tensor(open_image(str(self.files[place])))
-        if image.shape[1:] != SIZE:
-            expected, came = ("×".join(map(str, size)) for size in (SIZE, image.shape[1:]))
-            raise InputError(
-                f"data: {self.files[place]}: expected {expected} pixels, in which the boxes are "
-                f"measured, got {came}"
-            )
+        image = self.images[place]
+        if isinstance(image, Path):
+            file, image = image, pil_to_tensor(open_image(image))
+            if image.shape[1:] != self.size:
+                expected, came = ("×".join(map(str, size)) for size in (self.size, image.shape[1:]))
+                raise InputError(
+                    f"data: {file}: expected {expected} pixels, in which the boxes are measured, "
+                    f"got {came}"
+                )
         return BoxedImage(image, self.boxes[place])
 
 
 def citypersons(
-    root: str | Path, split: str = "val", *, annotations: str | Path | None = None
-) -> CityPersons:
+    root: str | Path,
+    split: str = "val",
+    *,
+    annotations: str | Path | None = None,
+    images: int | None = None,
+) -> BoxedSet:
     """One split of CityPersons.
 
     Args:
         root: holds Cityscapes' ``leftImg8bit/``, unpacked.
         split: ``"train"`` or ``"val"``.
+        images: at most so many, spread evenly over the split; all where None.
         annotations: CityPersons' ``anno_train.mat`` or ``anno_val.mat``; where None, that of the
             split in ``root`` or in its folder ``annotations``.
 
@@ -97,8 +99,7 @@ def citypersons(
         )
     annotations = annotations or annotations_of(root, split)
     boxes = read_annotations(annotations)
-    suffix = "_leftImg8bit.png"
-    files = {path.name.removesuffix(suffix): path for path in folder.glob(f"*/[!.]*{suffix}")}
+    files = {path.name.removesuffix(SUFFIX): path for path in folder.glob(f"*/[!.]*{SUFFIX}")}
     for lacking, what, had in (
         (sorted(files.keys() - boxes.keys()), f"boxes in {annotations}", files),
         (sorted(boxes.keys() - files.keys()), f"image in {folder}", boxes),
@@ -109,7 +110,10 @@ def citypersons(
             )
     if not boxes:
         raise InputError(f"data: no images in the city folders of {folder}")
-    return CityPersons(tuple(boxes), tuple(files[name] for name in boxes), tuple(boxes.values()))
+    names = tuple(boxes)
+    ids = [names[place] for place in spread(len(names), images)]
+    chosen = [files[name] for name in ids], tuple(boxes[name] for name in ids)
+    return BoxedSet("citypersons", tuple(ids), *chosen, SIZE)
 
 
 def annotations_of(root: str | Path, split: str) -> Path:
@@ -123,14 +127,8 @@ def training_boxes(boxes: np.ndarray, least_height: float = LEAST_HEIGHT) -> tup
     """Boxes to train on, and boxes to be ignored: neither people nor background.
 
     Pedestrians (class 1) of the least height or more are to be found; lower ones and all other
-    classes, riders and groups among them, are to be ignored.
-
-    Args:
-        boxes: ``[m,10]``, rows as of :func:`gpe.data.citypersons.read_annotations`.
-        least_height: in pixels.
-
-    Returns:
-        float32 ``[p,4]`` and ``[m-p,4]``, corners in pixels: x2 = x1 + w.
+    classes, riders and groups among them, are to be ignored. Both come as float32 ``[p,4]``,
+    corners in pixels: x2 = x1 + w.
 
     Source:
         The annotations that CityPersons' detectors are trained on (Hasan et al., "Generalizable

@@ -13,11 +13,7 @@ from gpe.errors import needs
 
 
 def listings(image_size: int, interpolation: Interpolation = "bilinear") -> tuple[Listing, Listing]:
-    """Training and test digits, in RGB.
-
-    Args:
-        image_size: height and width, in pixels, that the 8×8 images are resized to.
-        interpolation: of the resizing, which is antialiased.
+    """Training and test digits, in RGB, resized (antialiased) from 8×8 to ``image_size``.
 
     Example:
         >>> train, test = listings(32)

@@ -25,18 +25,14 @@ CHUNK = 64  # images a task: tiny images cost less to decode than to hand to a t
 def files(path: Path, *, seed: int) -> tuple[Files, Files]:
     """The training and the test images below ``path``.
 
-    Hidden and system entries are left out; so are links to a folder above, and what is no regular
-    file. Splits may be called train or training, test or testing, val, valid or validation, in any
-    case. Classes that are all called by numbers come in the order of these.
-
-    Args:
-        path: a folder with train/ and test/ (or val/), or one tree of class folders, which
-            is split 80 to 20 within each class, or images alone, without labels.
-        seed: of the split.
+    It holds train/ and test/ (or val/), or is one tree of class folders, which is split 80 to 20
+    by ``seed`` within each class, or holds images alone, without labels. Hidden and system entries
+    are left out; so are links to a folder above, and what is no regular file. Splits may be called
+    train or training, test or testing, val, valid or validation, in any case. Classes that are all
+    called by numbers come in the order of these.
 
     Raises:
-        InputError: ``path`` is no folder or not laid out like this, or the classes of its
-            two parts differ.
+        InputError: it is no folder or not laid out like this, or the classes of its parts differ.
     """
     train, test = _parts(path)
     if train is not None:
@@ -49,11 +45,7 @@ def files(path: Path, *, seed: int) -> tuple[Files, Files]:
 
 
 def test_files(path: Path) -> Files:
-    """The test images below ``path``; all of them where there is one tree, or images alone.
-
-    Raises:
-        InputError: as :func:`files`.
-    """
+    """The test images below ``path``; all of them where there is one tree, or images alone."""
     return list_files(_parts(path)[1])
 
 
@@ -76,17 +68,10 @@ def decode(
     interpolation: Interpolation = "bilinear",
     max_pixels: int | None = None,
 ) -> Tensor:
-    """Read images in several threads into one tensor.
+    """Files read in several threads into one tensor, uint8 ``[N,3,image_size,image_size]``, RGB.
 
-    Args:
-        files: paths.
-        image_size: the shorter side is resized to it (antialiased), and the
-            longer side cropped to it around the centre.
-        interpolation: of that resizing.
-        max_pixels: as for :func:`gpe.data.opening.open_image`.
-
-    Returns:
-        uint8 ``[N,3,image_size,image_size]``, RGB.
+    The shorter side is resized to ``image_size`` (antialiased), and the longer side cropped to it
+    around the centre.
 
     Raises:
         InputError: a file that cannot be read, with its name.

@@ -19,12 +19,7 @@ ARCHIVES = "the devkit_t12, img_train and img_val archives of ILSVRC2012"
 def files(root: Path) -> tuple[Files, Files]:
     """The training images, and the 50,000 called validation images, which serve as test images.
 
-    Args:
-        root: the folder that holds torchvision's ``meta.bin``, ``train/`` and ``val/``.
-
-    Raises:
-        InputError: one of the three is missing or damaged, or ``train/`` and ``val/`` do not
-            have the same classes.
+    ``root`` holds torchvision's ``meta.bin``, ``train/`` and ``val/``, which have the same classes.
     """
     _expect(root, "meta.bin", "train", "val")
     found = _files(root, "train"), _files(root, "val")
@@ -34,11 +29,7 @@ def files(root: Path) -> tuple[Files, Files]:
 
 
 def test_files(root: Path) -> Files:
-    """The images called validation images alone; ``train/`` may be missing.
-
-    Raises:
-        InputError: as :func:`files`.
-    """
+    """The images called validation images alone; ``train/`` may be missing."""
     _expect(root, "meta.bin", "val")
     return _files(root, "val")
 

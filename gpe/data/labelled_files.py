@@ -25,9 +25,8 @@ class LabelledFiles:
     as they are stored, unless their size says that they are upright, or they have a tag too.
 
     Attributes:
-        images: paths.
-        labels: paths of images with one channel, whose values are labels.
-        table: int16 ``[256]``, the class of each such value; 255 to be ignored, -1 if unknown.
+        images, labels: paths; labels are images with one channel.
+        table: int16 ``[256]``, the class of each value; 255 to be ignored, -1 if unknown.
         size: height and width in pixels that both are resized to; None: as they are.
         max_pixels: of an image; as for :func:`gpe.data.opening.open_image`.
 

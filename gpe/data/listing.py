@@ -49,12 +49,7 @@ class Files:
 def split(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Indices of about 80 % for training and 20 % for testing, drawn within each class.
 
-    Args:
-        labels: int64 ``[N]``; both parts are non-empty from N = 2 on.
-        generator: of the draw.
-
-    Returns:
-        Two tensors of indices, int64, sorted, that together hold each image once.
+    Both are sorted; together they hold each image once. Neither is empty from two images on.
 
     Example:
         >>> train, test = split(torch.arange(20) // 10, torch.Generator())
@@ -66,3 +61,14 @@ def split(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     in_test = torch.zeros(len(labels), dtype=torch.bool)
     in_test[by_class[1::5]] = True
     return (~in_test).nonzero().flatten(), in_test.nonzero().flatten()
+
+
+def spread(count: int, most: int | None) -> list[int]:
+    """Indices of at most so many of ``count`` images, evenly spread; of all where None.
+
+    Example:
+        >>> spread(10, 3), spread(2, None)
+        ([0, 3, 6], [0, 1])
+    """
+    chosen = count if most is None else min(most, count)
+    return [place * count // chosen for place in range(chosen)]

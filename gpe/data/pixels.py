@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -137,7 +138,7 @@ class SegmentationSet:
             InputError: as :meth:`batches`.
         """
         batches = self._cut(None, batch_size)
-        read = self._read(_LabelsAlone(self.samples), _collate, batches)
+        read = self._read(partial(_labels_alone, self.samples), _collate, batches)
         for chosen, (_, labels) in zip(batches, read, strict=True):
             yield labels, tuple(self.ids[index] for index in chosen)
 
@@ -178,11 +179,7 @@ class SegmentationSet:
 
     def normalise(self, images: Tensor) -> Tensor:
         """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
-        mean, std = (
-            torch.tensor(values, device=images.device).view(-1, 1, 1) * 255
-            for values in (self.mean, self.std)
-        )
-        return images.float().sub_(mean).div_(std)
+        return normalised(images, self.mean, self.std)
 
     def _cut(self, order: Sequence[int] | None, batch_size: int) -> list[list[int]]:
         whole = range(len(self)) if order is None else order
@@ -206,6 +203,16 @@ class SegmentationSet:
             yield SegmentationBatch(self.normalise(images), labels, ids)
 
 
+def normalised(
+    images: Tensor,
+    mean: Sequence[float] = STATISTICS[0],
+    std: Sequence[float] = STATISTICS[1],
+) -> Tensor:
+    """From uint8 ``[n,3,H,W]`` to what networks take, float32."""
+    means, stds = (torch.tensor(v, device=images.device).view(-1, 1, 1) * 255 for v in (mean, std))
+    return images.float().sub_(means).div_(stds)
+
+
 def named(names: Sequence[object]) -> str:
     """The first three ``names``, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -227,15 +234,10 @@ class _Part:
         return _labels_at(self.samples, self.indices[index])
 
 
-@dataclass(frozen=True)
-class _LabelsAlone:
+def _labels_alone(samples: Samples, index: int) -> Sample:
     """Labels with an image of no pixels."""
-
-    samples: Samples
-
-    def __call__(self, index: int) -> Sample:
-        labels = _labels_at(self.samples, index)
-        return labels.new_empty(0), labels
+    labels = _labels_at(samples, index)
+    return labels.new_empty(0), labels
 
 
 def _labels_at(samples: Samples, index: int) -> Tensor:

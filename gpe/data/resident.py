@@ -67,9 +67,9 @@ class ImageSet:
     def __post_init__(self):
         images, labels = self.images, self.labels
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-            raise InputError(f"images: expected uint8 [N,3,h,w], got {_kind(images)}")
+            raise InputError(f"images: expected uint8 [N,3,h,w], got {kind(images)}")
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise InputError(f"labels: expected int64 [{len(images)}], got {_kind(labels)}")
+            raise InputError(f"labels: expected int64 [{len(images)}], got {kind(labels)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -173,15 +173,11 @@ def cuts(
 ) -> list[tuple[Tensor, Part]]:
     """Cuts an order of images into batches, and takes one process's part of each.
 
-    Args:
-        order: int64 ``[n]``, indices below ``count``.
-        batch_size: images a batch, of all processes; the last batch may have fewer.
-        count: images of the set.
-        rank, world_size: which of how many processes this is. The parts of a batch, one after the
-            other, are the batch; they differ by at most one image.
+    The parts of a batch, one after the other, are the batch; they differ by at most one image.
 
     Raises:
-        InputError: a batch size below 1, or an order that is not of indices into the set.
+        InputError: a batch size below 1, or an order that is not int64 ``[n]``, indices below
+            ``count``.
 
     Example:
         >>> cuts(torch.tensor([4, 0, 3, 1]), 4, 5, rank=1, world_size=2)
@@ -189,7 +185,7 @@ def cuts(
     """
     expect_at_least_one("batch_size", batch_size)
     if order.dtype != torch.int64 or order.dim() != 1:
-        raise InputError(f"order: expected int64 [n], got {_kind(order)}")
+        raise InputError(f"order: expected int64 [n], got {kind(order)}")
     if len(order) and not 0 <= order.min() <= order.max() < count:
         raise InputError(
             f"order: expected indices from 0 to {count - 1}, got {order.min()} to {order.max()}"
@@ -203,5 +199,5 @@ def cuts(
     return found
 
 
-def _kind(tensor: Tensor) -> str:
+def kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

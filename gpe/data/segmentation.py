@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from gpe.data.camvid import camvid
-from gpe.data.cityscapes import cityscapes
+from gpe.data import camvid, cityscapes, voc
+from gpe.data.labelled_files import LabelledFiles
+from gpe.data.listing import spread
 from gpe.data.opening import expect_max_pixels
 from gpe.data.pixels import SegmentationSet
 from gpe.data.streets import streets
-from gpe.data.voc import voc
 from gpe.errors import expect_at_least_one, expect_one_of
 
 FROM_FILES = {"camvid": camvid, "cityscapes": cityscapes, "voc": voc}
@@ -55,7 +55,11 @@ def segmentation_set(
     expect_max_pixels(max_pixels)
     if name == "streets":
         return streets(split, size, images=images, seed=seed, workers=workers)
-    found = FROM_FILES[name](root, split, size, workers=workers, max_pixels=max_pixels)
-    if images is None or images >= len(found):
-        return found
-    return found.part([place * len(found) // images for place in range(images)])
+    dataset = FROM_FILES[name]
+    expect_one_of("split", split, dataset.SPLITS)
+    files, labels, ids = dataset.files(Path(root).expanduser(), split)
+    samples = LabelledFiles(files, labels, dataset.TABLE, size, max_pixels)
+    found = SegmentationSet(
+        name, samples, tuple(ids), dataset.CLASSES, dataset.PALETTE, workers=workers
+    )
+    return found.part(spread(len(found), images))

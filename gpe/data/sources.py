@@ -174,19 +174,11 @@ def stream(
     else:
         train, test = folder.files(_folder(source, "imagenet"), seed=seed)
     train, test = _choose(train, test, split, train_images, test_images, seed)
-    train_set = StreamedSet(
-        train.paths,
-        train.labels,
-        train.classes,
-        train_reading,
-        train_side,
-        seed=seed,
-        workers=workers,
-        interpolation=interpolation,
-        max_pixels=max_pixels,
+    how = workers, interpolation, max_pixels
+    return (
+        _streamed(train, train_reading, train_side, None, seed, *how),
+        _streamed(test, "centre", test_side, test_resize_side, 0, *how),
     )
-    how = (test_side, test_resize_side, workers, interpolation, max_pixels)
-    return train_set, _centres(test, *how)
 
 
 def stream_test(
@@ -218,7 +210,7 @@ def stream_test(
     else:
         test = folder.test_files(_folder(source, "imagenet"))
     test = _draw(test, images, generator(0, 0, 0, "test images"))
-    return _centres(test, side, resize_side, workers, interpolation, max_pixels)
+    return _streamed(test, "centre", side, resize_side, 0, workers, interpolation, max_pixels)
 
 
 def named_set(source: str | Path) -> str | None:
@@ -250,22 +242,18 @@ def _folder(source: str | Path, *names: str) -> Path:
     return path
 
 
-def _centres(
-    test: Files,
+def _streamed(
+    files: Files,
+    reading: Reading,
     side: int,
-    resize_side: int,
+    resize_side: int | None,
+    seed: int,
     workers: int | None,
     interpolation: Interpolation,
     max_pixels: int | None,
 ) -> StreamedSet:
     return StreamedSet(
-        test.paths,
-        test.labels,
-        test.classes,
-        "centre",
-        side,
-        resize_side,
-        workers=workers,
+        *(files.paths, files.labels, files.classes, reading, side, resize_side, seed, workers),
         interpolation=interpolation,
         max_pixels=max_pixels,
     )

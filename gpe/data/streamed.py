@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +13,7 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, res
 
 from gpe.data.imagenet import STATISTICS
 from gpe.data.opening import Interpolation, expect_max_pixels, open_image
-from gpe.data.resident import Batch, Part, cuts, generator
+from gpe.data.resident import Batch, Part, cuts, generator, kind
 from gpe.data.workers import default_workers, read_batches
 from gpe.errors import InputError, expect_at_least_one, expect_one_of
 
@@ -74,8 +75,7 @@ class StreamedSet:
     def __post_init__(self):
         labels, largest = self.labels, self.resize_side
         if labels.dtype != torch.int64 or labels.shape != (len(self.files),):
-            kind = f"{str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}"
-            raise InputError(f"labels: expected int64 [{len(self.files)}], got {kind}")
+            raise InputError(f"labels: expected int64 [{len(self.files)}], got {kind(labels)}")
         expect_one_of("reading", self.reading, get_args(Reading))
         expect_at_least_one("side", self.side)
         if (self.reading == "centre") != (largest is not None):
@@ -122,7 +122,7 @@ class StreamedSet:
         """
         parts = cuts(order.cpu(), batch_size, len(self), rank=rank, world_size=world_size)
         read = read_batches(
-            _Reader(replace(self, labels=self.labels.cpu()), epoch),
+            partial(_read, replace(self, labels=self.labels.cpu()), epoch),
             _collate,
             [indices.tolist() for indices, _ in parts],
             workers=default_workers(self.workers),
@@ -140,29 +140,22 @@ class StreamedSet:
             yield Batch(images.to(self.device, non_blocking=True), labels, sizes, chosen, part)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """What a worker needs to read an image by its index."""
+def _read(images: StreamedSet, epoch: int, index: int) -> Tensor:  # uint8 [3,h,w]
+    image = open_image(images.files[index], max_pixels=images.max_pixels)
+    return pil_to_tensor(_resized(images, epoch, index, image))
 
-    images: StreamedSet
-    epoch: int
 
-    def __call__(self, index: int) -> Tensor:
-        """uint8 ``[3,h,w]``."""
-        image = open_image(self.images.files[index], max_pixels=self.images.max_pixels)
-        return pil_to_tensor(self._resized(image, index))
-
-    def _resized(self, image: Image.Image, index: int) -> Image.Image:
-        images, how = self.images, InterpolationMode(self.images.interpolation)
-        if images.reading == "plain":
-            return resize(image, [images.side], how)
-        if images.reading == "centre":
-            return center_crop(resize(image, [images.resize_side], how), [images.side])
-        # torchvision draws from torch's own generator, which is to go on as if nothing was drawn.
-        draws = generator(images.seed, self.epoch, 0, f"resized crop of image {index}")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(draws.initial_seed())
-            return RandomResizedCrop(images.side, interpolation=how)(image)
+def _resized(images: StreamedSet, epoch: int, index: int, image: Image.Image) -> Image.Image:
+    how = InterpolationMode(images.interpolation)
+    if images.reading == "plain":
+        return resize(image, [images.side], how)
+    if images.reading == "centre":
+        return center_crop(resize(image, [images.resize_side], how), [images.side])
+    # torchvision draws from torch's own generator, which is to go on as if nothing was drawn.
+    draws = generator(images.seed, epoch, 0, f"resized crop of image {index}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(draws.initial_seed())
+        return RandomResizedCrop(images.side, interpolation=how)(image)
 
 
 def _collate(images: list[Tensor]) -> tuple[Tensor, Tensor | None]:

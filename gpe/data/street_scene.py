@@ -55,16 +55,10 @@ class Scene(NamedTuple):
 def draw(
     index: int, *, split: str = "train", seed: int = 0, height: int = 128, width: int = 256
 ) -> Scene:
-    """Draws one street; the same one for the same arguments.
-
-    Args:
-        index: which of the split, from 0.
-        split: ``"train"`` or ``"val"``, which share no street.
-        seed: of the whole set.
-        height, width: in pixels, 32 at least.
+    """Draws one street; the same one for the same arguments. The splits share no street.
 
     Raises:
-        InputError: another split, a negative index or seed, a smaller image.
+        InputError: another split, a negative index or seed, an image smaller than 32×32 pixels.
 
     Example:
         >>> scene = draw(7, height=64, width=128)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from gpe.data.labelled_files import LabelledFiles, class_table
-from gpe.data.pixels import SegmentationSet
-from gpe.errors import InputError, expect_one_of
+from gpe.data.labelled_files import class_table
+from gpe.errors import InputError
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
@@ -25,43 +24,27 @@ def _colour(label: int) -> tuple[int, int, int]:
 
 PALETTE = tuple(map(_colour, range(len(CLASSES))))
 
-_TABLE = class_table({label: label for label in range(len(CLASSES))})
+TABLE = class_table({label: label for label in range(len(CLASSES))})
 
 
-def voc(
-    root: str | Path,
-    split: str,
-    size: tuple[int, int] | None = None,
-    *,
-    workers: int = 0,
-    max_pixels: int | None = None,
-) -> SegmentationSet:
-    """One split of VOC 2012; its ids are as ``2007_000033``, its images of many sizes.
+def files(root: Path, split: str) -> tuple[list[Path], list[Path], list[str]]:
+    """Images of many sizes, labels and ids of a split; ids are as ``2007_000033``.
 
-    Args:
-        root: holds ``VOCdevkit/VOC2012/``, unpacked.
-        split: ``"train"``, ``"val"`` or ``"trainval"``.
-        size: height and width to resize to, in pixels; None: as they are.
-        workers: processes that read.
-        max_pixels: of an image; as for :func:`gpe.data.opening.open_image`.
-
-    Raises:
-        InputError: another split, no such folders, or images without labels.
+    ``root`` holds ``VOCdevkit/VOC2012/``, unpacked.
     """
-    expect_one_of("split", split, SPLITS)
-    root = Path(root).expanduser()
     folder = root / "VOCdevkit" / "VOC2012"
     lists = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
     places = folder / "JPEGImages", folder / "SegmentationClass"
     if not lists.is_file() or not all(place.is_dir() for place in places):
         raise InputError(f"data: no voc in {root}: expected {places[0]}, {places[1]} and {lists}")
     try:
-        ids = tuple(lists.read_text(encoding="utf-8").split())
+        ids = lists.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"data: cannot read {lists}: {error}") from None
     if not ids:
         raise InputError(f"data: no images are listed for {split} in {folder}")
-    images = [places[0] / f"{name}.jpg" for name in ids]
-    labels = [places[1] / f"{name}.png" for name in ids]
-    samples = LabelledFiles(images, labels, _TABLE, size, max_pixels)
-    return SegmentationSet("voc", samples, ids, CLASSES, PALETTE, workers=workers)
+    return (
+        [places[0] / f"{name}.jpg" for name in ids],
+        [places[1] / f"{name}.png" for name in ids],
+        ids,
+    )

@@ -30,13 +30,10 @@ def read_batches(
     workers: int,
     device: str,
 ) -> Iterator[Batch]:
-    """``collate([read(index) for index in batch])`` of each batch, in processes.
+    """``collate([read(index) for index in batch])`` of each batch of ``indices``, in processes.
 
-    Args:
-        read, collate: functions that can be pickled.
-        indices: of each batch.
-        workers: processes; 0: this one. They end with the iterator.
-        device: that batches go to; for a GPU they come in pinned memory.
+    They end with the iterator; of no workers this process reads. ``read`` and ``collate`` can be
+    pickled. For a GPU batches come in pinned memory.
 
     Raises:
         InputError: what ``read`` and ``collate`` raise, by itself; no shared memory for a batch;

@@ -16,13 +16,9 @@ _ACTIVATIONS = ("relu", "relu6", "hardtanh", "hardswish", "silu", "gelu")
 def as_backbone(backbone: nn.Module, channels: int | None) -> tuple[nn.Module, int]:
     """A network that yields feature maps, and how many channels they have.
 
-    Where a network does not tell its channels, it is run once. A classifier is cut before the
-    pooling of its head; the parts that remain keep their weights and names.
-
-    Args:
-        backbone: a network of timm, a classifier of torchvision or another that torch.fx can trace,
-            or what yields maps, alone or in a dict or list.
-        channels: of the feature map; None to ask the network.
+    Where a network does not tell its channels, it is run once. A classifier, of torchvision or
+    another that torch.fx can trace, is cut before the pooling of its head; the parts that remain
+    keep their weights and names.
 
     Raises:
         InputError: channels that are not given and cannot be found, or a classifier that cannot be

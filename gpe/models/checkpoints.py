@@ -132,26 +132,17 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def read_file(path: str | Path, argument: str = "path") -> Any:
-    """All that a file holds, of which nothing is executed: the state of a run, for one.
-
-    Raises:
-        InputError: no such file, or one that is damaged or holds more than inert data.
-    """
+    """All that a file holds, of which nothing is executed: the state of a run, for one."""
     return _read(Path(path), argument)[0]
 
 
 def fit(weights: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
     """Weights under the names of a network, without the prefixes that wrappers put before them.
 
-    Args:
-        weights: as of a :class:`Checkpoint`.
-        expected: names of the network, or some by which it is known.
-
-    Returns:
-        Of the names as they are, without a prefix that all share, or without the ``module`` and
-        ``_orig_mod`` of DataParallel and torch.compile, the first that most of ``expected`` are
-        among. Names that begin so in the network itself therefore stay. Of a file that holds more,
-        as the weights of a loss beside those under ``model.``, what has all the names is taken.
+    Of the names as they are, without a prefix that all share, or without the ``module`` and
+    ``_orig_mod`` of DataParallel and torch.compile, the first that most of ``expected`` are among.
+    Names that begin so in the network itself therefore stay. Of a file that holds more, as the
+    weights of a loss beside those under ``model.``, what has all the names is taken.
 
     Warns:
         UserWarning: weights that are left out.
@@ -193,12 +184,10 @@ def expect_fit(
     *,
     names: tuple[Iterable[str], Iterable[str]] | None = None,
 ) -> None:
-    """Raise an InputError unless ``weights`` are those of a ``network``'s state dict.
+    """Raise an InputError, which begins with ``expected``, unless ``weights`` are a ``network``'s.
 
-    Args:
-        expected: how the message begins.
-        weights, network: names to tensors; of the network's, data is not needed.
-        names: the missing and the unexpected, where the network knows them better.
+    ``names`` are the missing and the unexpected, where the network knows them better. Of its own
+    state dict no data is needed.
     """
     missing, unexpected = names or (
         # Networks saved by old versions of torch lack num_batches_tracked; nothing here uses it.

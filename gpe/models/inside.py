@@ -137,12 +137,8 @@ def run_to(
 ) -> None:
     """Runs a network once, until each of some layers has given its first output, and no further.
 
-    Args:
-        model: run as it is: its mode is the caller's affair.
-        layers: names of ``model.named_modules()``.
-        images: one batch.
-        take: is given a layer's name and output; what comes later may write over that.
-        weights: as of :func:`gpe.models.running.forward`.
+    Its mode is the caller's affair. ``take`` is given a layer's name and output; what comes later
+    may write over that.
 
     Raises:
         InputError: no such layer, one that does not run, or images that the network does not take.
@@ -177,15 +173,8 @@ def pooled_at(
 ) -> dict[str, Tensor]:  # each [N,C]
     """Averages over all places of what each of several layers makes of images, from one pass.
 
-    Args:
-        model: as for :func:`layout_of`.
-        layers: names of ``model.named_modules()``.
-        images: one batch.
-        layouts: by layer, as of :func:`layout_of`, so that it need not be asked for each batch.
-
-    Returns:
-        By layer, in the order of ``layers``, in float32 or wider. Class tokens are left out, and
-        several maps are averaged.
+    They come by layer, in float32 or wider. Class tokens are left out, and several maps are
+    averaged. With ``layouts``, of :func:`layouts_of`, these need not be asked for each batch.
 
     Raises:
         InputError: as :func:`layout_of`, or no layers.
@@ -217,14 +206,8 @@ def maps_at(
 ) -> list[Tensor]:  # each [N,C,H,W] or [N,C]
     """A layer's latent with its channels second, one tensor for each of its maps.
 
-    Tokens ``[N,T,C]`` come as ``[N,C,T,1]``, those of class left out. All are views.
-
-    Args:
-        model, layer, images, weights: as for :func:`run_to`.
-        layout: as of :func:`layout_of`, which is asked where it is None.
-
-    Raises:
-        InputError: as :func:`layout_of`.
+    Tokens ``[N,T,C]`` come as ``[N,C,T,1]``, those of class left out. All are views. Where
+    ``layout`` is None, :func:`layout_of` is asked.
     """
     layout = layout or layout_of(model, layer, images, weights=weights)
     found: dict[str, object] = {}

@@ -250,9 +250,8 @@ def _filled(entry: _Entry, checkpoint: Checkpoint, headless: bool) -> OpenedMode
     opened, notes = entry.opened, [checkpoint.note]
     # Of torchvision's segmentation networks, the head that only training uses.
     aux = any("aux_classifier." in name for name in checkpoint.weights)
-    options = {"aux_loss": aux} if opened.task == "segmentation" else {}
-    if options and opened.name.startswith("torchvision/lraspp"):
-        options = {}
+    takes = opened.task == "segmentation" and not opened.name.startswith("torchvision/lraspp")
+    options = {"aux_loss": aux} if takes else {}
     model = entry.build(**options)
     expected = model.state_dict()
     weights = fit(checkpoint.weights, expected)
@@ -400,19 +399,17 @@ def _own(name: str, weights: str | Path | None, averaged: bool) -> OpenedModel:
         raise InputError(
             f"name: expected {name} to take images [1,3,{size},{size}], got {_line(error)}"
         ) from error
+    named, logits = isinstance(answer, Mapping), pick_logits(answer)
+    shape = [*logits.shape] if isinstance(logits, Tensor) else []
     task: Task = "features"
-    named = isinstance(answer, Mapping)
-    answer = pick_logits(answer)
-    if named and isinstance(answer, Tensor) and answer.dim() == 4:
-        task = "segmentation"
-    elif isinstance(answer, Tensor) and answer.dim() == 2:
+    if len(shape) == 2:
         task = "classification"
-    elif isinstance(answer, Tensor) and answer.dim() == 4 and answer.shape[2:] == (size, size):
+    elif len(shape) == 4 and (named or shape[2:] == [size, size]):
         task = "segmentation"
     return OpenedModel(
         name,
         model,
-        answer.shape[1] if task != "features" and isinstance(answer, Tensor) else 0,
+        0 if task == "features" else shape[1],
         tuple(config.get("mean", ImageNet[0])),
         tuple(config.get("std", ImageNet[1])),
         input_size=size,

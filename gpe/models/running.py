@@ -31,15 +31,9 @@ class RefusedError(InputError):
 
 @contextmanager
 def foreign(expected: str) -> Iterator[None]:
-    """Makes an InputError of one line of whatever a network raises within the block.
+    """Whatever a network raises becomes an InputError of one line, which begins with ``expected``.
 
     Of nested blocks the outermost says what was expected.
-
-    Args:
-        expected: the line's beginning, ``"argument: expected …, got …"``.
-
-    Raises:
-        RefusedError: an InputError with the reason.
 
     Example:
         >>> with foreign("model: expected one that takes images, got Sequential"):
@@ -64,12 +58,7 @@ def eager(model: nn.Module) -> Iterator[nn.Module]:
 
     What :func:`torch.compile` made of a network, of a part of it or of a function around it does
     not see hooks that come later; here it runs uncompiled, and nothing has to be compiled anew.
-
-    Args:
-        model: any network, compiled or not.
-
-    Yields:
-        The network, out of the wrapper of :func:`torch.compile`.
+    The block is given the network out of the wrapper of :func:`torch.compile`.
 
     Raises:
         InputError: a network that is traced, scripted or exported, wholly or in part: it calls no
@@ -99,14 +88,9 @@ def eager(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def forward(model: nn.Module, images: Tensor, weights: Weights | None = None) -> object:
-    """What a network makes of images, or one line on why it does not take them.
+    """What a network makes of images, or an InputError of one line on why it does not take them.
 
-    Args:
-        model, images: as they are.
-        weights: parameters and buffers to run with instead of the model's own, by name.
-
-    Raises:
-        InputError: whatever the network raises.
+    ``weights`` are parameters and buffers to run with instead of the model's own, by name.
     """
     taken = f"{str(images.dtype).removeprefix('torch.')} images {list(images.shape)}"
     with foreign(f"model: expected a network that takes {taken}, got {type(model).__name__}"):
@@ -217,10 +201,8 @@ def calls_of(
 ) -> list[Call]:
     """Runs a network once and notes the calls of its modules, in the order in which they end.
 
-    Args:
-        model, images, weights: as of :func:`forward`.
-        reach: modules that have to be reached, whose outputs are kept; what is raised after that
-            ends the notes, and that is all.
+    Modules in ``reach`` have to be reached, and their outputs are kept; what is raised after that
+    ends the notes, and that is all.
 
     Raises:
         InputError: as :func:`forward` and :func:`eager`.

@@ -107,7 +107,7 @@ def _stages(model: nn.Module, images: Tensor, inside: str) -> list[str]:
     root = find_layer(model, inside) if inside else model
     calls = _seen_clearly(model, images)
     if inside:
-        calls = [call for call in calls if call.name == inside or _is_in(call.name, inside)]
+        calls = [call for call in calls if f"{call.name}.".startswith(f"{inside}.")]
     maps = _feature_maps(calls, inside, heads=not inside)
     if not maps:
         where = f"in {inside!r} of {type(model).__name__}" if inside else type(model).__name__
@@ -118,12 +118,20 @@ def _stages(model: nn.Module, images: Tensor, inside: str) -> list[str]:
     last = _last(maps, calls)
     ends = {call.name: call for call in maps if call.end <= last.end and _mixes(call.module)}
     mapped = list({call.name: None for call in sorted(ends.values(), key=lambda c: c.end)})
+
+    def module_of(name: str) -> nn.Module:
+        return root.get_submodule(name.removeprefix(inside).removeprefix("."))
+
+    def children_of(name: str) -> list[str]:
+        prefix = f"{name}." if name else ""
+        return [prefix + child for child, part in module_of(name).named_children() if _mixes(part)]
+
     level, stages = [inside], list[str]()
     while len(stages) < ENOUGH:
-        opened = [(name, children) for name in level if (children := _children(root, inside, name))]
+        opened = [(name, children) for name in level if (children := children_of(name))]
         if not opened:
             break
-        widest, children = max(opened, key=lambda pair: _size(root, inside, pair[0]))
+        widest, children = max(opened, key=lambda pair: _numbers(module_of(pair[0])))
         if len(stages) > 1 and not any(child in mapped for child in children):
             break
         level = [n for name in level for n in (children if name == widest else [name])]
@@ -217,16 +225,5 @@ def _mixes(module: nn.Module) -> bool:
     return any(parameter.dim() > 1 for parameter in module.parameters())
 
 
-def _is_in(name: str, inside: str) -> bool:
-    return name.startswith(f"{inside}.")
-
-
-def _children(root: nn.Module, inside: str, name: str) -> list[str]:
-    module = root.get_submodule(name.removeprefix(inside).removeprefix("."))
-    prefix = f"{name}." if name else ""
-    return [prefix + child for child, part in module.named_children() if _mixes(part)]
-
-
-def _size(root: nn.Module, inside: str, name: str) -> int:
-    module = root.get_submodule(name.removeprefix(inside).removeprefix("."))
+def _numbers(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 
 def write(path, pixels, **options):
@@ -37,6 +38,15 @@ def cityscapes(root: Path, ids=(7, 11, 24, 33), size=(16, 32)) -> Path:
             folder = root / "gtFine" / split / city
             write(folder / f"{name}_gtFine_labelIds.png", labels)
     return root
+
+
+def annotations(path: Path, boxes) -> None:
+    """Boxes ``[n,10]`` by id in CityPersons' form."""
+    cells = np.empty((1, len(boxes)), object)
+    for place, (name, people) in enumerate(boxes.items()):
+        city = name.partition("_")[0]
+        cells[0, place] = {"cityname": city, "im_name": f"{name}_leftImg8bit.png", "bbs": people}
+    savemat(path, {f"{path.stem}_aligned": cells})
 
 
 def voc(root: Path, sizes=((20, 30), (24, 18))) -> Path:

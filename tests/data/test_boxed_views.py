@@ -1,18 +1,14 @@
 """Views of images with people: boxes follow the pixels, and what a crop loses is ignored."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from gpe.data.boxed_views import (
-    BoxAugmentation,
-    _cropped,
-    normalised,
-    view_batches,
-    whole_batches,
-)
-from gpe.data.streets import BoxedStreets
-from gpe.errors import InputError
+from gpe.data.boxed_views import BoxAugmentation, _cropped, view_batches, whole_batches
+from gpe.data.citypersons_boxes import BoxedSet
+from gpe.data.pixels import normalised
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +19,7 @@ def images():
         x, y, w, h = 10 + 12 * n, 20, 12, 30
         pixels[n, :, y : y + h, x : x + w] = 200
         boxes.append(np.array([[1, x, y, w, h, 24000, x, y, w, h]]))
-    return BoxedStreets(tuple("abcdef"), pixels, tuple(boxes))
+    return BoxedSet("six", tuple("abcdef"), pixels, tuple(boxes), (64, 128), scale=4)
 
 
 def views(images, seed=0, **how):
@@ -80,7 +76,7 @@ def test_what_a_crop_leaves_less_than_half_of_is_to_be_ignored():
 
 def test_low_people_and_riders_are_to_be_ignored(images):
     rows = [[1, 5, 5, 4, 12, 24000, 5, 5, 4, 12], [2, 40, 5, 12, 30, 25000, 40, 5, 12, 30]]
-    few = BoxedStreets(("a",), images.images[:1], (np.array(rows),))
+    few = replace(images, ids=("a",), boxes=(np.array(rows),))
     (batch,) = views(few)
     assert len(batch.wanted[0]) == 0 and len(batch.ignored[0]) == 2
 
@@ -88,12 +84,3 @@ def test_low_people_and_riders_are_to_be_ignored(images):
 def test_whole_images_come_in_their_order(images):
     found = torch.cat(list(whole_batches(images, 4, order=[5, 0, 1, 2, 3])))
     assert torch.equal(found, normalised(images.images[[5, 0, 1, 2, 3]]))
-
-
-def test_an_image_of_another_size_is_named(images):
-    class Odd(BoxedStreets):
-        size = (64, 100)
-
-    odd = Odd(images.ids, images.images, images.boxes)
-    with pytest.raises(InputError, match="data: a: expected 64×100 pixels, got 64×128"):
-        list(whole_batches(odd, 2, order=[0]))

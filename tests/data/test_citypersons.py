@@ -5,16 +5,11 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from gpe.data.citypersons import (
-    images_on_side,
-    labels_on_side,
-    on_side,
-    read_annotations,
-    save_annotations,
-)
+from gpe.data.citypersons import images_on_side, labels_on_side, on_side, read_annotations
 from gpe.data.pixels import SegmentationSet
 from gpe.errors import InputError
 from tests.conftest import SHARED_DATA
+from tests.data.labelled_trees import annotations
 
 REAL = SHARED_DATA / "citypersons" / "anno_val.mat"
 NONE = np.zeros((0, 10), np.int64)
@@ -39,7 +34,7 @@ BOXES = {
 
 @pytest.fixture
 def file(tmp_path):
-    save_annotations(tmp_path / "anno_val.mat", BOXES)
+    annotations(tmp_path / "anno_val.mat", BOXES)
     return tmp_path / "anno_val.mat"
 
 
@@ -60,7 +55,7 @@ def test_all_boxes_of_an_image_must_lie_on_the_side(file):
 def test_short_integers_do_not_overflow(tmp_path):
     """The real file holds uint8 where all fits: 200 and 100 are 300, not 44."""
     boxes = np.array([[1, 200, 0, 100, 9, 0, 200, 0, 100, 9]], np.uint8)
-    save_annotations(tmp_path / "anno_val.mat", {"a": boxes})
+    annotations(tmp_path / "anno_val.mat", {"a": boxes})
     with pytest.raises(InputError, match="got 0"):
         images_on_side(tmp_path / "anno_val.mat", "left", width=512)
 
@@ -75,7 +70,7 @@ def test_the_papers_subsets_of_the_real_validation_set():
 
 
 def test_an_empty_subset_is_refused(tmp_path):
-    save_annotations(tmp_path / "anno_val.mat", {"a": people((1000, 100)), "b": NONE})
+    annotations(tmp_path / "anno_val.mat", {"a": people((1000, 100)), "b": NONE})
     for side in ("left", "right"):
         with pytest.raises(InputError, match=f"with people on the {side} only, got 0"):
             images_on_side(tmp_path / "anno_val.mat", side)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from gpe.data.citypersons import read_annotations, save_annotations
+from gpe.data.citypersons import read_annotations
 from gpe.data.citypersons_boxes import citypersons, training_boxes
 from gpe.errors import InputError
 from tests.data import labelled_trees as trees
@@ -24,7 +24,7 @@ def person(x=100, h=100, kind=1):
 def root(tmp_path):
     trees.cityscapes(tmp_path, size=(1024, 2048))
     boxes = {name: np.array([person(100 * n + 1)]) for n, name in enumerate(NAMES)}
-    save_annotations(tmp_path / "anno_val.mat", boxes)
+    trees.annotations(tmp_path / "anno_val.mat", boxes)
     return tmp_path
 
 
@@ -51,14 +51,14 @@ def test_annotations_may_lie_elsewhere(root, tmp_path):
 
 
 def test_images_without_annotations_are_named(root):
-    save_annotations(root / "anno_val.mat", {NAMES[1]: np.array([person()])})
+    trees.annotations(root / "anno_val.mat", {NAMES[1]: np.array([person()])})
     with pytest.raises(InputError, match=f"1 of 2 have no boxes in .*anno_val.mat: {NAMES[0]}"):
         citypersons(root)
 
 
 def test_annotations_without_their_image_are_named(root):
     boxes = {name: np.array([person()]) for name in (*NAMES, "bonn_000000_000001")}
-    save_annotations(root / "anno_val.mat", boxes)
+    trees.annotations(root / "anno_val.mat", boxes)
     with pytest.raises(InputError, match=r"1 of 3 have no image in .*: bonn_000000_000001"):
         citypersons(root)
 

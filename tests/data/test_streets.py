@@ -17,7 +17,7 @@ from gpe.data.street_scene import (
     _figure,
     draw,
 )
-from gpe.data.streets import boxes, streets
+from gpe.data.streets import boxed_streets, streets
 from gpe.errors import InputError
 from gpe.metrics import LogAverageMissRate
 
@@ -115,7 +115,7 @@ def test_a_figure_fills_its_box(height, rides):
 
 def test_the_four_settings_of_citypersons_differ():
     """At twice the size, as detectors are scored; CityPersons has 1579, 351, 735 and 2875."""
-    rows = np.concatenate(list(boxes("val", images=150).values())).astype(float)
+    rows = np.concatenate(boxed_streets("val", images=150).boxes).astype(float)
     rows[:, 1:5] *= 2
     rows[:, 6:] *= 2
     metric = LogAverageMissRate(box_format="xywh")
@@ -141,14 +141,15 @@ def test_cars_hide_people_behind_them(scenes):
 def test_the_set_draws_what_draw_draws():
     found = streets("val", (64, 128), images=4, seed=2)
     assert found.ids == tuple(f"streets_val_00000{index}" for index in range(4))
-    people = boxes("val", (64, 128), images=4, seed=2)
-    assert list(people) == list(found.ids)
-    for index, name in enumerate(found.ids):
+    boxed = boxed_streets("val", (64, 128), images=4, seed=2)
+    assert boxed.ids == found.ids
+    for index in range(4):
         scene = draw(index, split="val", seed=2, **SMALL)
         image, labels = found.samples[index]
         assert torch.equal(image.permute(1, 2, 0), torch.from_numpy(scene.image))
         assert torch.equal(labels, torch.from_numpy(scene.labels))
-        np.testing.assert_array_equal(people[name], scene.boxes)
+        assert torch.equal(boxed[index].image, image)
+        np.testing.assert_array_equal(boxed[index].boxes, scene.boxes)
 
 
 def test_the_set_ends():

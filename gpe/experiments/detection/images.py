@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpe.data.boxed_views import BoxedSet
 from gpe.data.citypersons import read_annotations
-from gpe.data.citypersons_boxes import SPLITS, annotations_of, citypersons
+from gpe.data.citypersons_boxes import SPLITS, BoxedSet, annotations_of, citypersons
 from gpe.data.streets import boxed_streets
 from gpe.errors import InputError, expect_one_of
 from gpe.experiments.options import Places
@@ -32,8 +31,7 @@ def boxed_images(
         if annotations is not None:
             raise InputError(f"annotations: expected none with streets, got {annotations}")
         return boxed_streets(split, size, images=images)
-    found = citypersons(places.root, split, annotations=annotations)
-    return found.part(spread(len(found), images))
+    return citypersons(places.root, split, annotations=annotations, images=images)
 
 
 class Annotated(NamedTuple):
@@ -54,14 +52,3 @@ def annotated(
     expect_one_of("split", split, SPLITS)
     file = annotations or annotations_of(places.root, split)
     return Annotated(str(file), list(read_annotations(file).values()))
-
-
-def spread(count: int, images: int | None) -> list[int]:
-    """Indices of so many of ``count`` images.
-
-    Example:
-        >>> spread(10, 3), spread(2, None)
-        ([0, 3, 6], [0, 1])
-    """
-    images = count if images is None else min(images, count)
-    return [number * count // images for number in range(images)]

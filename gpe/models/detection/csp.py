@@ -6,14 +6,12 @@ where the paper's has one for all.
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from gpe.errors import expect_at_least_one, expect_one_of
-from gpe.models.checkpoints import first_dimension, fit, printable, read_checkpoint, ready
 from gpe.models.deeplab import _DEPTHS, Backbone, _resnet
 from gpe.models.detection.csp_loss import STRIDE, csp_loss, csp_targets
 from gpe.models.detection.detector import Counted, Detector, Found, own
@@ -31,7 +29,7 @@ class CSP(Detector):
     centre from the middle of the cell, in cells. Images are padded to multiples of 128.
     """
 
-    multiple = 128
+    multiple, least_score = 128, LEAST_SCORE
 
     def __init__(self, backbone: nn.Module, neck: nn.Module, bbox_head: "_Head"):
         super().__init__()
@@ -40,23 +38,12 @@ class CSP(Detector):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.bbox_head(self.latent(images)[0])
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        return [self.neck(self.backbone(images))]
-
     def first(self) -> list[tuple[nn.Conv2d, int]]:
         return [(branch.conv, 0) for branch in self.bbox_head.branches()]
 
-    def detect(
-        self,
-        latent: list[Tensor],
-        size: tuple[int, int],
-        mixed: list[Tensor] | None = None,
-        *,
-        least_score: float | None = None,
+    def found(
+        self, latent: list[Tensor], size: tuple[int, int], mixed: list[Tensor], least_score: float
     ) -> Found:
-        if mixed is None:
-            mixed = [conv(latent[place]) for conv, place in self.first()]
-        least_score = LEAST_SCORE if least_score is None else least_score
         return decode(self.bbox_head.outputs(mixed), size, least_score=least_score)
 
     def losses(
@@ -118,35 +105,6 @@ def csp(
     stages = {f"layer{number}": f"layer{number}" for number in (2, 3, 4)}
     neck = _Neck((last // 4, last // 2, last), neck_width)
     return CSP(IntermediateLayerGetter(resnet, stages), neck, _Head(3 * neck_width, head_width))
-
-
-def load_csp(path: str | Path) -> CSP:
-    """The published CSP with a ResNet-50, or one of :func:`csp`'s, in evaluation mode.
-
-    Args:
-        path: Pedestron's ``epoch_N.pth`` or ``epoch_N.pth.stu``, ``{"state_dict": …}``, or a bare
-            state dict. The ``.stu`` holds the averaged weights that were published and tested.
-
-    Raises:
-        InputError: no such file, or weights of another network, with the names that differ.
-    """
-    checkpoint = read_checkpoint(path)
-    weights = fit(checkpoint.weights, _WIDTHS.values())
-    widths = {width: first_dimension(weights, name, 64) for width, name in _WIDTHS.items()}
-    backbone: Backbone = "resnet50" if "backbone.layer1.0.conv3.weight" in weights else "resnet18"
-    with torch.device("meta"):
-        model = csp(backbone, **widths)
-    expected = f"path: expected {printable(path)} to hold a CSP"
-    model.load_state_dict(ready(expected, weights, model.state_dict()), assign=True)
-    return model.eval()
-
-
-# Names whose first dimension tells a width.
-_WIDTHS = {
-    "width": "backbone.conv1.weight",
-    "neck_width": "neck.p3_l2.weight",
-    "head_width": "bbox_head.cls_convs.0.gn.weight",
-}
 
 
 class _L2Norm(nn.Module):
@@ -249,10 +207,6 @@ def decode(
         overlap: of which a box suppresses those with lower scores.
         most: boxes an image, those of the highest scores.
         candidates: cells of the highest scores, before anything is suppressed.
-
-    Returns:
-        A dict an image: ``boxes`` float ``[n,4]``, corners in pixels, and ``scores`` ``[n]``,
-        falling.
 
     Example:
         >>> maps = torch.full((1, 1, 8, 8), -9.0), torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 8, 8)

@@ -43,14 +43,10 @@ class CSPTargets(NamedTuple):
 def csp_targets(
     wanted: Sequence[Tensor], ignored: Sequence[Tensor], size: tuple[int, int]
 ) -> CSPTargets:
-    """Targets of a batch.
+    """Targets of a batch of images of ``size`` height and width, multiples of 4.
 
-    Args:
-        wanted: boxes ``[p,4]`` of each image, corners in pixels, x2 = x1 + w, as of
-            :func:`gpe.data.citypersons_boxes.training_boxes`; clipped to
-            the image, and left out where less than a pixel remains.
-        ignored: likewise, boxes where nothing counts as a negative.
-        size: height and width of the images, multiples of 4.
+    ``wanted`` are boxes ``[p,4]`` of each image, corners in pixels, x2 = x1 + w, clipped to the
+    image, and left out where less than a pixel remains; in those ``ignored`` nothing is a negative.
 
     Example:
         >>> targets = csp_targets([torch.tensor([[8.0, 4, 24, 44]])], [torch.zeros(0, 4)], (64, 64))
@@ -93,11 +89,8 @@ def csp_loss(
     - ``height``: the mean of smooth L1 of (predicted / true log-height − 1) around centres;
     - ``offset``: 0.1 · the mean of smooth L1 at centres.
 
-    Args:
-        maps: logits, log-heights and offsets of a :class:`CSP`.
-        targets: of :func:`csp_targets`, on the same device.
-        of_all: what N, and the number of cells that a mean is over, are in the whole batch where
-            this is a part of it.
+    Where this is a part of a batch, ``of_all`` tells N, and the number of cells that a mean is
+    over, in the whole.
 
     Example:
         >>> targets = csp_targets([torch.zeros(0, 4)], [torch.zeros(0, 4)], (64, 64))

@@ -23,17 +23,17 @@ class Detector(nn.Module):
     """
 
     multiple: int  # that images are padded to with zeros, right and below, in pixels
+    least_score: float  # of the boxes that the published detector keeps
     LATENT = "neck"
+    backbone: nn.Module
+    neck: nn.Module
 
     def latent(self, images: Tensor) -> list[Tensor]:
         """The neck's maps of normalised images ``[N,3,H,W]``, which are padded before."""
         height, width = images.shape[2:]
         padded = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
-        return self.maps(padded)
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """The neck's maps of images whose sides are multiples of :attr:`multiple`."""
-        raise NotImplementedError
+        maps = self.neck(self.backbone(padded))
+        return [maps] if isinstance(maps, Tensor) else maps
 
     def first(self) -> list[tuple[nn.Conv2d, int]]:
         """The convolutions that read the latent, and which of its maps each reads."""
@@ -55,6 +55,15 @@ class Detector(nn.Module):
             mixed: what the convolutions of :meth:`first` make of the latent, where it is there.
             least_score: only boxes of higher scores; the published one where None.
         """
+        if mixed is None:
+            mixed = [conv(latent[place]) for conv, place in self.first()]
+        least_score = self.least_score if least_score is None else least_score
+        return self.found(latent, size, mixed, least_score)
+
+    def found(
+        self, latent: list[Tensor], size: tuple[int, int], mixed: list[Tensor], least_score: float
+    ) -> Found:
+        """As :meth:`detect`, whose arguments are all there."""
         raise NotImplementedError
 
     def losses(

@@ -19,8 +19,8 @@ class HRFPN(nn.Module):
 
     Args:
         channels: of each map that comes in.
-        width: channels of each map that goes out; the index of a channel means the same in all.
-        levels: maps that go out, each of half the size of the one before.
+        width: channels of each of the five maps that go out, each half as large as the one before;
+            the index of a channel means the same in all.
 
     Example:
         >>> maps = [torch.zeros(1, 4, 32 >> n, 64 >> n) for n in range(4)]
@@ -28,12 +28,11 @@ class HRFPN(nn.Module):
         [[8, 32, 64], [8, 16, 32], [8, 8, 16], [8, 4, 8], [8, 2, 4]]
     """
 
-    def __init__(self, channels: tuple[int, ...], width: int = 256, levels: int = 5):
+    def __init__(self, channels: tuple[int, ...], width: int):
         super().__init__()
         expect_at_least_one("width", width)
-        expect_at_least_one("levels", levels)
         self.reduction_conv = _Conv(sum(channels), width, 1)
-        self.fpn_convs = nn.ModuleList(_Conv(width, width, 3) for _ in range(levels))
+        self.fpn_convs = nn.ModuleList(_Conv(width, width, 3) for _ in range(5))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         size = maps[0].shape[2:]
@@ -51,9 +50,8 @@ class HRFPN(nn.Module):
 def hrnet(width: int = 32) -> tuple[nn.Module, tuple[int, ...]]:
     """timm's HRNet, from images to four maps of strides 4 to 32, and their channels.
 
-    Args:
-        width: channels of the largest map. 32 is ``hrnet_w32``, as the published detectors have
-            it; with others there is one module a stage, as in ``hrnet_w18_small``.
+    ``width`` is that of the largest map: 32 is ``hrnet_w32``, as the published detectors have it;
+    with others there is one module a stage, as in ``hrnet_w18_small``.
     """
     expect_at_least_one("width", width)
     import timm

@@ -17,10 +17,7 @@ _LOG_LIMIT = 4.135166556742356  # of a side's change: log(1000 / 16)
 
 
 class Anchors(AnchorGenerator):
-    """torchvision's anchors, moved by half a stride: one scale and three shapes a level.
-
-    Args:
-        strides: of the levels, in pixels; sides are eight times as long.
+    """torchvision's anchors, moved by half a stride: of each level three shapes, 8 strides long.
 
     Example:
         >>> Anchors().cell_anchors[0][1].tolist()  # a square of 32 around (2, 2)
@@ -29,10 +26,10 @@ class Anchors(AnchorGenerator):
 
     cell_anchors: list[Tensor]
 
-    def __init__(self, strides: tuple[int, ...] = STRIDES):
-        sizes = tuple((8 * stride,) for stride in strides)
-        super().__init__(sizes, ((0.5, 1.0, 2.0),) * len(strides))
-        moved = zip(self.cell_anchors, strides, strict=True)
+    def __init__(self) -> None:
+        sizes = tuple((8 * stride,) for stride in STRIDES)
+        super().__init__(sizes, ((0.5, 1.0, 2.0),) * len(STRIDES))
+        moved = zip(self.cell_anchors, STRIDES, strict=True)
         self.cell_anchors = [anchors + stride / 2 for anchors, stride in moved]
 
 
@@ -76,15 +73,15 @@ def exported(boxes: Tensor) -> Tensor:
     return boxes - boxes.new_tensor([0, 0, 1, 1])
 
 
-def levels(boxes: Tensor, count: int = 4) -> Tensor:
-    """Which level of the pyramid each box ``[n,4]`` is pooled from, int64 ``[n]``.
+def levels(boxes: Tensor) -> Tensor:
+    """Which of the four levels of the pyramid each box ``[n,4]`` is pooled from, int64 ``[n]``.
 
     Example:
         >>> levels(torch.tensor([[0.0, 0, 111, 111], [0, 0, 112, 112], [0, 0, 900, 900]])).tolist()
         [0, 1, 3]
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
-    return (sides / 56 + 1e-6).log2().floor().clamp(0, count - 1).long()
+    return (sides / 56 + 1e-6).log2().floor().clamp(0, 3).long()
 
 
 def soft_nms(
@@ -93,14 +90,8 @@ def soft_nms(
     """Linear soft suppression (Bodla et al., ICCV 2017): overlapping boxes lose score, not life.
 
     In turn the box of the highest score is kept, and the score of each other one that it overlaps
-    by more than ``overlap`` is multiplied by 1 - IoU; below ``least_score`` it is dropped.
-
-    Args:
-        boxes: ``[n,4]``.
-        scores: ``[n]``.
-
-    Returns:
-        Indices of the kept boxes, int64 ``[m]``, and their new scores, falling.
+    by more than ``overlap`` is multiplied by 1 - IoU; below ``least_score`` it is dropped. Of boxes
+    ``[n,4]`` come the indices of those kept, int64 ``[m]``, and their new scores, falling.
 
     Example:
         >>> boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [50, 0, 60, 10]])

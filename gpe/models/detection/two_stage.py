@@ -35,8 +35,9 @@ class TwoStage(Detector):
     """A detector that proposes regions from five maps and looks again at those it proposed.
 
     Args:
+        width: channels of HRNet's largest map, as of :func:`gpe.models.detection.hrfpn.hrnet`.
+        neck_width: channels of each of its five maps, of strides 4 to 64.
         heads: one, or one a stage of a cascade.
-        backbone, neck: to maps of strides 4 to 64.
         proposals: regions that the heads look at, in an image.
         shrink: whether boxes come out a pixel less wide and high, as in the published results
             (:func:`gpe.models.detection.legacy.exported`).
@@ -45,17 +46,13 @@ class TwoStage(Detector):
     multiple = 32
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        neck: HRFPN,
-        heads: "list[Head]",
-        *,
-        proposals: int = 1000,
-        shrink: bool = False,
+        self, width: int, neck_width: int, heads: "list[Head]", proposals: int, shrink: bool
     ):
         super().__init__()
-        self.backbone, self.neck = backbone, neck
-        self.rpn_head = _ProposalHead(neck.reduction_conv.conv.out_channels)
+        self.backbone, channels = hrnet(width)
+        self.neck = HRFPN(channels, neck_width)
+        self.rpn_head = _ProposalHead(neck_width)
+        self.least_score = 0.05 if len(heads) == 1 else 0.001
         # A single head has no number in the names of its weights.
         self.bbox_head = heads[0] if len(heads) == 1 else nn.ModuleList(heads)
         self.proposals, self.shrink = proposals, shrink
@@ -69,25 +66,15 @@ class TwoStage(Detector):
     def forward(self, images: Tensor) -> Found:
         return self.detect(self.latent(images), (images.shape[2], images.shape[3]))
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        return self.neck(self.backbone(images))
-
     def first(self) -> list[tuple[nn.Conv2d, int]]:
         return [(self.rpn_head.rpn_conv, level) for level in range(len(STRIDES))]
 
-    def detect(
-        self,
-        latent: list[Tensor],
-        size: tuple[int, int],
-        mixed: list[Tensor] | None = None,
-        *,
-        least_score: float | None = None,
+    def found(
+        self, latent: list[Tensor], size: tuple[int, int], mixed: list[Tensor], least_score: float
     ) -> Found:
-        if mixed is None:
-            mixed = [conv(latent[place]) for conv, place in self.first()]
         logits, deltas = self.rpn_head(mixed)
         regions = self._proposed(_anchors(mixed), logits, deltas, size, self.proposals)
-        find = self._cascaded if len(self.heads) > 1 else self._found
+        find = self._by_stages if len(self.heads) > 1 else self._by_one
         found = find(latent, regions, size, least_score)
         if self.shrink:
             return [one | {"boxes": exported(one["boxes"])} for one in found]
@@ -137,17 +124,12 @@ class TwoStage(Detector):
                 pooled = pooled.index_copy(0, some, part)
         return pooled
 
-    def _found(
-        self,
-        latent: list[Tensor],
-        regions: list[Tensor],
-        size: tuple[int, int],
-        least_score: float | None,
+    def _by_one(
+        self, latent: list[Tensor], regions: list[Tensor], size: tuple[int, int], least: float
     ) -> Found:
         """Of one head: pedestrians are class 1, and compete with the others for a place."""
         from torchvision.ops import batched_nms
 
-        least = 0.05 if least_score is None else least_score
         counts = [len(some) for some in regions]
         logits, deltas = self.heads[0](self._pooled(latent, regions))
         scores = logits.float().softmax(1)[:, 1:].split(counts)
@@ -161,15 +143,10 @@ class TwoStage(Detector):
             found.append({"boxes": moved[kept], "scores": score[row, kind][kept]})
         return found
 
-    def _cascaded(
-        self,
-        latent: list[Tensor],
-        regions: list[Tensor],
-        size: tuple[int, int],
-        least_score: float | None,
+    def _by_stages(
+        self, latent: list[Tensor], regions: list[Tensor], size: tuple[int, int], least: float
     ) -> Found:
         """Each stage pools with the boxes of the one before; the mean of their logits counts."""
-        least = 0.001 if least_score is None else least_score
         counts, total = [len(some) for some in regions], torch.zeros(())
         for head, stds in zip(self.heads, STDS, strict=True):
             logits, deltas = head(self._pooled(latent, regions))
@@ -236,11 +213,11 @@ def _anchors(mixed: list[Tensor]) -> list[Tensor]:
 
 
 class _ProposalHead(nn.Module):
-    def __init__(self, channels: int, shapes: int = 3):
+    def __init__(self, channels: int):
         super().__init__()
         self.rpn_conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.rpn_cls = nn.Conv2d(channels, shapes, 1)
-        self.rpn_reg = nn.Conv2d(channels, 4 * shapes, 1)
+        self.rpn_cls = nn.Conv2d(channels, 3, 1)  # of three shapes
+        self.rpn_reg = nn.Conv2d(channels, 4 * 3, 1)
         for conv in (self.rpn_conv, self.rpn_cls, self.rpn_reg):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(cast(Tensor, conv.bias))
@@ -256,11 +233,7 @@ class _ProposalHead(nn.Module):
 class Head(nn.Module):
     """Two linear layers, then logits with the background first, and deltas of boxes.
 
-    Args:
-        channels: of the maps.
-        units: of the linear layers.
-        classes: with the background.
-        agnostic: whether all classes share one box.
+    Of ``agnostic`` heads all classes share one box.
     """
 
     def __init__(self, channels: int, units: int, classes: int, *, agnostic: bool):
@@ -314,7 +287,7 @@ def faster_rcnn(
         ['boxes', 'scores']
     """
     heads = [Head(neck_width, head_width, 81, agnostic=False)]
-    return _two_stage(width, neck_width, heads, proposals, shrink)
+    return TwoStage(width, neck_width, heads, proposals, shrink)
 
 
 def cascade_rcnn(
@@ -331,13 +304,4 @@ def cascade_rcnn(
         Table S1, Cascade R-CNN (Cai & Vasconcelos, CVPR 2018).
     """
     heads = [Head(neck_width, head_width, 2, agnostic=True) for _ in STDS]
-    return _two_stage(width, neck_width, heads, proposals, shrink)
-
-
-def _two_stage(
-    width: int, neck_width: int, heads: list[Head], proposals: int, shrink: bool
-) -> TwoStage:
-    backbone, channels = hrnet(width)
-    return TwoStage(
-        backbone, HRFPN(channels, neck_width), heads, proposals=proposals, shrink=shrink
-    )
+    return TwoStage(width, neck_width, heads, proposals, shrink)

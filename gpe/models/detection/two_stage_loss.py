@@ -60,12 +60,8 @@ def proposal_loss(
 ) -> dict[str, Tensor]:
     """Of the region proposals: 256 anchors an image that lie wholly inside, half of them positive.
 
-    Args:
-        logits, deltas: ``[N,A]`` and ``[N,A,4]``.
-        anchors: ``[A,4]``.
-        wanted, ignored: boxes of each image.
-        size: height and width of the images.
-        of_all: what the number of anchors is in the whole batch, where this is a part of it.
+    ``logits`` are ``[N,A]``, ``deltas`` ``[N,A,4]``; ``of_all`` tells how many anchors count in the
+    whole batch, where this is a part of it.
     """
     height, width = size
     inside = (anchors[:, :2] >= 0).all(1)
@@ -116,12 +112,8 @@ def head_loss(
 ) -> dict[str, Tensor]:
     """Of a head: cross entropy, and smooth L1 of the boxes of pedestrians.
 
-    Args:
-        logits: ``[n,K]``, background first.
-        deltas: ``[n,4]`` or ``[n,4K]``.
-        chosen: the regions of each image.
-        decode: whose deltas they are.
-        of_all: what the number of regions is in the whole batch, where this is a part of it.
+    ``logits`` are ``[n,K]``, background first, ``deltas`` ``[n,4]`` or ``[n,4K]``; ``of_all`` tells
+    how many regions count in the whole batch, where this is a part of it.
     """
     positive = torch.cat([one.positive for one in chosen])
     aims = [decode.encode_single(one.targets[one.positive], one.boxes[one.positive])

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from gpe.ablation import random_orders
-from gpe.data.boxed_views import normalised
-from gpe.data.citypersons import save_annotations
+from gpe.data.pixels import normalised
 from gpe.data.streets import boxed_streets
 from gpe.errors import InputError
 from gpe.experiments.detection import layers, networks, removal
@@ -30,6 +29,7 @@ from gpe.ranking import rank_channels
 from gpe.records import Record, load_arrays
 from gpe.report.blocks import Finding
 from gpe.report.runs import Run
+from tests.data.labelled_trees import annotations
 from tests.experiments.tiny import launch, outside_run, same, weights
 from tests.experiments.tiny_detectors import config, remove, train
 
@@ -328,7 +328,7 @@ class TestEvaluation:
     def test_anybodys_detections_are_scored(self, tmp_path):
         person = [1, 100, 50, 41, 100, 24000, 100, 50, 41, 100]
         names = [f"ulm_000000_0000{n}" for n in range(10, 20)]
-        save_annotations(tmp_path / "anno_val.mat", {name: np.array([person]) for name in names})
+        annotations(tmp_path / "anno_val.mat", {name: np.array([person]) for name in names})
         box = {"boxes": torch.tensor([[100.0, 50, 141, 150]]), "scores": torch.ones(1)}
         none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}
         write_detections(tmp_path / "found.json", [box] * 5 + [none] * 5)
@@ -362,7 +362,7 @@ class TestEvaluation:
         with pytest.raises(InputError, match=r"path: there is no .*anno_val\.mat"):
             launch(evaluate, tmp_path / "out", chosen, root=tmp_path)
         people = np.array([[2, 100, 50, 41, 100, 25000, 100, 50, 41, 100]])
-        save_annotations(tmp_path / "anno_val.mat", {"ulm_000000_000010": people})
+        annotations(tmp_path / "anno_val.mat", {"ulm_000000_000010": people})
         with pytest.raises(InputError, match="data: expected pedestrians, got none in 1 images"):
             launch(evaluate, tmp_path / "out", chosen, root=tmp_path)
 

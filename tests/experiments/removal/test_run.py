@@ -11,8 +11,8 @@ import torch
 import gpe
 from gpe.ablation import random_orders
 from gpe.data import segmentation_set
-from gpe.data.citypersons import labels_on_side, save_annotations
-from gpe.data.streets import boxes
+from gpe.data.citypersons import labels_on_side
+from gpe.data.streets import boxed_streets
 from gpe.errors import InputError
 from gpe.experiments.removal import run as removal
 from gpe.experiments.removal.config import FIGURE_4, RemovalConfig, step_of
@@ -21,6 +21,7 @@ from gpe.experiments.removal.run import run as run_all
 from gpe.experiments.segmentation.scores import region_scores
 from gpe.experiments.trained import open_trained
 from gpe.records import RECORD, Record, load_arrays
+from tests.data.labelled_trees import annotations
 from tests.experiments.tiny import launch
 from tests.experiments.tiny_segments import config, train
 
@@ -82,10 +83,11 @@ class TestRank:
 
     def test_people_may_come_as_boxes(self, network, images, tmp_path):
         file = tmp_path / "anno_streets.mat"
-        save_annotations(file, boxes("val", (32, 64), images=64))
+        streets = boxed_streets("val", (32, 64), images=64)
+        annotations(file, dict(zip(streets.ids, streets.boxes, strict=True)))
         # Their width in pixels is that of Cityscapes: all boxes of a small street are on the left.
         directory = run("rank", network, tmp_path, modes=("left",), boxes=str(file))
-        with_people = sum(len(people) > 0 for people in boxes("val", (32, 64), images=64).values())
+        with_people = sum(len(people) > 0 for people in streets.boxes)
         assert Record.load(directory).result["subsets"] == {"left": with_people}
 
 

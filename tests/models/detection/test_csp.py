@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from gpe.errors import InputError
-from gpe.models.detection import csp, load_csp
+from gpe.models.detection import csp, load_detector
 from gpe.models.detection.csp import decode
 
 
@@ -45,8 +45,8 @@ def saved(tmp_path, weights):
 
 def test_a_checkpoint_of_the_published_form_loads(published, tmp_path):
     assert len(published) == 344
-    model = load_csp(saved(tmp_path, published))
-    assert not model.training
+    name, model = load_detector(saved(tmp_path, published))
+    assert name == "csp" and not model.training
     found = model.state_dict()
     assert found.keys() == published.keys()
     assert all(torch.equal(found[name], value) for name, value in published.items())
@@ -68,7 +68,7 @@ def test_weights_of_another_network_are_told_by_their_names(published, tmp_path,
     weights = dict(published)
     change(weights)
     with pytest.raises(InputError, match=f"path: expected .* a CSP, got another .*{message}"):
-        load_csp(saved(tmp_path, weights))
+        load_detector(saved(tmp_path, weights))
 
 
 @pytest.fixture(scope="module", params=("resnet18", "resnet50"))
@@ -79,7 +79,7 @@ def small(request):
 
 def test_small_ones_load_too(small, tmp_path):
     torch.save(small.state_dict(), tmp_path / "small.pth")
-    again, images = load_csp(tmp_path / "small.pth"), torch.rand(1, 3, 128, 128)
+    (_, again), images = load_detector(tmp_path / "small.pth"), torch.rand(1, 3, 128, 128)
     for one, other in zip(small(images), again(images), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 

@@ -61,7 +61,6 @@ def test_a_narrow_backbone_has_maps_of_the_published_sizes():
     assert [tuple(part.shape[2:]) for part in maps] == [(16 >> n, 32 >> n) for n in range(4)]
 
 
-@pytest.mark.parametrize("options", ({"width": 0}, {"levels": 0}))
-def test_widths_and_levels_below_1_are_refused(options):
-    with pytest.raises(InputError, match=f"{next(iter(options))}: expected at least 1, got 0"):
-        HRFPN((4,) * 4, **options)
+def test_widths_below_1_are_refused():
+    with pytest.raises(InputError, match="width: expected at least 1, got 0"):
+        HRFPN((4,) * 4, 0)

@@ -147,7 +147,7 @@ def test_stages_of_the_cascade_refine_boxes_and_their_logits_are_averaged():
         torch.nn.init.normal_(head.fc_reg.weight, std=0.1)
     latent = model.latent(torch.randn(1, 3, *size))
     regions = torch.tensor([[10.0, 5, 40, 60], [60, 10, 90, 50]])
-    (found,) = model._cascaded(latent, [regions], size, None)
+    (found,) = model._by_stages(latent, [regions], size, 0.001)
     boxes, total = regions, torch.zeros(2, 2)
     for head, stds in zip(model.heads, STDS, strict=True):
         logits, deltas = head(model._pooled(latent, [boxes]))
