@@ -201,10 +201,9 @@ def _before_upsampling(
     model: nn.Module, logits: fx.Node, values: dict[str, Any], images: Tensor
 ) -> fx.Node:
     """What is upsampled to the images' size last, as region_confusion does by itself."""
-    given: dict[str, Any] = {}
     called = model.get_submodule(str(logits.target)) if logits.op == "call_module" else None
     if type(called) is nn.Upsample:
-        given = {**vars(called), "input": logits.all_input_nodes[0]}
+        given: dict[str, Any] = {**vars(called), "input": logits.all_input_nodes[0]}
     elif logits.op == "call_function" and logits.target is F.interpolate:
         names = inspect.signature(F.interpolate).parameters
         given = dict(zip(names, logits.args, strict=False)) | logits.kwargs
@@ -213,7 +212,9 @@ def _before_upsampling(
     aligned = given.get("align_corners") or given.get("antialias")
     same = given.get("mode") == "bilinear" and not aligned
     full_size = values[logits.name].shape[2:] == images.shape[2:]
-    return given["input"] if same and full_size else logits
+    source = given["input"]
+    assert isinstance(source, fx.Node)
+    return source if same and full_size else logits
 
 
 def _reads(
