@@ -20,7 +20,7 @@ def local(path: str | Path) -> Path:
     if not str(path).startswith(HUB):
         return Path(path)
     repository, name = _parts(str(path))
-    with needs(f"{path}"):
+    with needs(str(path)):
         from huggingface_hub import hf_hub_download
     try:
         return Path(hf_hub_download(repository, name))
@@ -42,7 +42,7 @@ def written(path: str | Path) -> Iterator[Path]:
             yield file
         return
     repository, name = _parts(str(path))
-    with needs(f"{path}"):
+    with needs(str(path)):
         from huggingface_hub import HfApi
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "file")

@@ -19,7 +19,6 @@ import math
 import os
 import platform
 import subprocess
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -221,25 +220,6 @@ def _plain(value: Any, where: str, *, gaps: bool) -> Any:
     raise InputError(f"{where}: expected what JSON can hold, got {type(value).__name__}")
 
 
-def find(paths: Iterable[Path | str], tell: Callable[[str], None] = warnings.warn) -> list[Path]:
-    """The directories at or below ``paths`` that hold a record, sorted.
-
-    Links to directories are not followed, but for the paths themselves.
-
-    Args:
-        paths: directories.
-        tell: takes one line for each folder that cannot be read.
-
-    Raises:
-        InputError: a path is no directory, or no record lies below any.
-    """
-    places = [Path(path) for path in paths]
-    found = [folder for folder, files in _walk(places, tell) if RECORD in files]
-    if not found:
-        raise InputError(f"runs: no {RECORD} below {', '.join(map(str, places))}")
-    return found
-
-
 def load_all(paths: Iterable[Path | str]) -> tuple[dict[Path, Record], list[str]]:
     """Every record at or below ``paths``: one that cannot be read blocks no other.
 
@@ -247,6 +227,7 @@ def load_all(paths: Iterable[Path | str]) -> tuple[dict[Path, Record], list[str]
     ``{"runs": [record, ...]}`` under any name that ends in ``.json``.
 
     A run and copies of it, known by :attr:`Record.identity`, are one measurement and come once.
+    Links to directories are not followed, but for the paths themselves.
 
     Returns:
         records: by directory, or by file and number, sorted.

@@ -138,20 +138,6 @@ def drawn_means(values: Tensor) -> Tensor:  # [n,C] -> [D,C]
     return means
 
 
-def paired_difference(one: Tensor, other: Tensor) -> Tensor:  # [n,C], [n,C] -> [3,C]
-    """Mean of ``one - other`` and both ends of its 95 % interval, float64.
-
-    Row by row of the same images, which the bootstrap draws together: what makes an image easy
-    for both drops out. It says nothing of other seeds.
-    """
-    if one.shape != other.shape:
-        raise InputError(f"other: expected {list(one.shape)} as one, got {list(other.shape)}")
-    import torch
-
-    differences = one - other
-    return torch.cat([differences.double().mean(0, keepdim=True), interval_of_mean(differences)])
-
-
 def times_drawn(count: int, draws: int) -> Iterator[Tensor]:  # each [AT_ONCE,count]
     """How often each of ``count`` rows is in each draw, float64; ``AT_ONCE`` draws at a time."""
     import torch

@@ -9,10 +9,15 @@ import torch
 from PIL import Image
 
 from gpe.experiments.reports import write_report
-from gpe.records import Record, find, save_arrays
+from gpe.records import RECORD, Record, save_arrays
 from gpe.report.runs import Run
 
 CLASSES = ["cat", "dog", "frog"]
+
+
+def find(paths):
+    """The directories at or below some that hold a record."""
+    return sorted(record.parent for path in paths for record in path.rglob(RECORD))
 
 
 def report(directory):

@@ -66,23 +66,26 @@ def test_a_missing_record_is_named(tmp_path):
         Record.load(tmp_path)
 
 
-def test_find_lists_every_run_once(record, tmp_path, monkeypatch):
+def test_every_run_is_loaded_once(record, tmp_path, monkeypatch):
     """Also where a path is given twice, once relative and once absolute."""
-    for name in ("b", "a/deep", "c"):
-        record.save(tmp_path / name)
+    for seed, name in enumerate(("b", "a/deep", "c")):
+        replace(record, config={"seed": seed}).save(tmp_path / name)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert records.find([tmp_path]) == [tmp_path / name for name in ("a/deep", "b", "c")]
-    assert len(records.find([".", tmp_path, "b"])) == 3
+    found, notes = records.load_all([tmp_path])
+    assert list(found) == [tmp_path / name for name in ("a/deep", "b", "c")]
+    again, notes_again = records.load_all([".", tmp_path, "b"])
+    assert len(again) == 3
+    assert notes == notes_again == []
 
 
-def test_find_refuses_paths_without_runs(tmp_path):
+def test_paths_without_runs_are_refused(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(InputError, match=f"runs: expected a directory, got {path}"):
-            records.find([path])
+            records.load_all([path])
     with pytest.raises(InputError, match=r"runs: no record\.json below"):
-        records.find([tmp_path])
+        records.load_all([tmp_path])
 
 
 @dataclass
@@ -166,11 +169,11 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
         records.load_arrays(tmp_path)
 
 
-def test_find_follows_no_links_and_tells_what_it_cannot_read(record, tmp_path, monkeypatch):
+def test_no_links_are_followed_and_it_is_told_what_cannot_be_read(record, tmp_path, monkeypatch):
     record.save(tmp_path / "a")
     for name in ("loop", "other"):
         (tmp_path / "a" / name).symlink_to(tmp_path)
-    assert records.find([tmp_path]) == [tmp_path / "a"]
+    assert list(records.load_all([tmp_path])[0]) == [tmp_path / "a"]
     (tmp_path / "closed").mkdir()
     scandir = os.scandir
 
@@ -180,8 +183,9 @@ def test_find_follows_no_links_and_tells_what_it_cannot_read(record, tmp_path, m
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.warns(UserWarning, match="closed is left out: Permission denied"):
-        assert records.find([tmp_path]) == [tmp_path / "a"]
+    found, notes = records.load_all([tmp_path])
+    assert list(found) == [tmp_path / "a"]
+    assert notes == [f"{tmp_path / 'closed'} is left out: Permission denied"]
 
 
 def test_one_bad_record_blocks_no_other(record, tmp_path):

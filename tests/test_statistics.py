@@ -18,7 +18,6 @@ from gpe.statistics import (
     interval_about,
     interval_of_mean,
     mean_of,
-    paired_difference,
     rank_correlation,
     times_drawn,
     wilson_interval,
@@ -117,24 +116,14 @@ def test_each_draw_takes_as_many_rows_as_there_are(draws):
     assert times.shape == (draws, 6) and (times.sum(1) == 6).all()
 
 
-def test_the_difference_of_pairs_is_surer_than_that_of_means():
-    hardness, gain = 10 * noise(200, 2), 0.5 + 0.1 * noise(200, 2, seed=1)
-    mean, low, high = paired_difference(hardness + gain, hardness)
-    torch.testing.assert_close(mean, gain.mean(0))
-    torch.testing.assert_close(torch.stack([low, high]), interval_of_mean(gain))
-    assert ((low > 0.4) & (low < mean) & (mean < high) & (high < 0.6)).all()
-
-
 def test_the_interval_is_about_the_estimate_where_draws_are_biased():
     low, high = interval_about(torch.tensor(2.0), 5 + torch.tensor([-1.0, 0.0, 1.0]))
     assert low < 2 < high and high - low < 2
 
 
-def test_rows_that_do_not_go_together_are_refused():
+def test_an_interval_of_no_rows_is_refused():
     with pytest.raises(InputError, match=r"values: expected \[n,C\] of one or more rows, got \[0"):
         interval_of_mean(torch.zeros(0, 2))
-    with pytest.raises(InputError, match=r"other: expected \[3, 2\] as one, got \[2, 2\]"):
-        paired_difference(torch.zeros(3, 2), torch.zeros(2, 2))
 
 
 # Correlation of ranks

@@ -22,12 +22,7 @@ from gpe.models.running import RefusedError, forward, pick_logits
 EngineName = Literal["auto", "general", "incremental"]
 
 # Largest difference of logits, relative to the largest of them.
-TOLERANCE = {
-    torch.float64: 1e-12,
-    torch.float32: 1e-5,
-    torch.bfloat16: 5e-2,
-    torch.float16: 5e-3,
-}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 
 
 class Engines:
@@ -81,7 +76,9 @@ class Engines:
         except (UntraceableError, RefusedError) as error:
             reasons.update(incremental=_said(error), general=_said(error))
         makes = {"incremental": self._incremental, "general": self._general}
-        for name in [name for name in makes if name not in reasons and name in wanted]:
+        for name in makes:
+            if name in reasons or name not in wanted:
+                continue
             try:
                 engine = makes[name](parts, images)
             except (UntraceableError, RefusedError) as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpe.errors import InputError, expect_integer
+from gpe.ops.checks import INTEGERS
 
 Ranges = int | Sequence[tuple[int, int]]
 
@@ -104,7 +105,7 @@ def indices(argument: str, values: Any) -> Tensor:
             values = torch.tensor([index(value) for value in values], dtype=torch.int64)
         except (TypeError, ValueError, OverflowError, RuntimeError):
             raise InputError(f"{argument}: expected integers, got {values!r:.80}") from None
-    if values.dim() != 1 or values.dtype not in _INTEGERS:
+    if values.dim() != 1 or values.dtype not in INTEGERS:
         raise InputError(
             f"{argument}: expected integers [k], got {values.dtype} {list(values.shape)}"
         )
@@ -191,6 +192,3 @@ def _many(argument: str, values: Any) -> list:
         return list(values)
     except TypeError:
         raise InputError(f"{argument}: expected integers, got {values!r:.80}") from None
-
-
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

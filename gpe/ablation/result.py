@@ -64,7 +64,7 @@ class AblationResult:
         points: which channels were removed: ``(ranking, removal, start, stop)``.
         regions: names, or names and rectangles, as they were given.
         num_classes: K.
-        ignore_index: the label of pixels that count nowhere.
+        ignore_index: the label of pixels that count nowhere; where it is a class, that has no IoU.
         confusion: int64 ``[points, regions, K, K]``, labels along the rows.
         images: how many were counted.
         batches: likewise, of this process until it was reduced or merged.
@@ -106,7 +106,7 @@ class AblationResult:
         (from 0 to 1, NaN for a region without a labelled pixel) and ``confusion`` (int64
         ``[K,K]``).
         """
-        scores = mean_iou(self.confusion).tolist()
+        scores = mean_iou(self.confusion, self.ignore_index).tolist()
         return [
             point._asdict() | {"region": region, "miou": score, "confusion": confusion}
             for point, of_regions, matrices in zip(self.points, scores, self.confusion, strict=True)
@@ -139,8 +139,8 @@ class AblationResult:
     ) -> "Axes":
         """Draw a region's mIoU, in percent, by how many channels were removed.
 
-        Rankings whose names differ in what follows a slash or colon are one line, of their mean,
-        and a band of their extremes, as of :func:`gpe.ablation.bands`.
+        Rankings whose names differ in a seed are one line, of their mean, and a band of their
+        extremes, as of :func:`gpe.ablation.bands`.
 
         Args:
             axes: of matplotlib, to draw into; None: the current ones.
@@ -245,7 +245,7 @@ class AblationResult:
         if isinstance(regions, dict):
             regions = {name: tuple(rectangle) for name, rectangle in regions.items()}
         return cls(
-            orders={name: tensors[f"order/{name}"] for name in _names(points)},
+            orders={point.ranking: tensors[f"order/{point.ranking}"] for point in points},
             points=points,
             regions=regions,
             confusion=tensors["confusion"],
@@ -266,11 +266,12 @@ class AblationResult:
 
 
 def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The mean and the band over rankings that differ in what follows a slash or colon in names.
+    """The mean and the band over rankings that differ in a seed, behind a slash or colon in names.
 
     Args:
         rows: of an :class:`AblationResult`; ``"random/0"``, ``"random/1"`` …, or ``"random"``,
-            ``"random:1"`` … become one curve, ``"random"``, and other rankings stay as they are.
+            ``"random:1"`` … become one curve, ``"random"``, and other rankings stay as they are,
+            ``"activity:left"`` and ``"activity:right"`` among them.
 
     Returns:
         For each curve, removal and region, in the order in which they come: ``ranking``,
@@ -288,7 +289,8 @@ def bands(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     scores = defaultdict(list)
     for row in rows:
-        curve = re.split("[/:]", row["ranking"])[0]
+        seeded = re.fullmatch(r"([^/:]+)[/:]\d+", row["ranking"])
+        curve = seeded[1] if seeded else row["ranking"]
         key = (curve, row["removal"], row["start"], row["stop"], row["region"])
         scores[key].append(row["miou"])
     names = ("ranking", "removal", "start", "stop", "region")
@@ -309,7 +311,3 @@ def empty_result(**job: Any) -> AblationResult:
     """A result of no images."""
     shape = len(job["points"]), len(job["regions"]), job["num_classes"], job["num_classes"]
     return AblationResult(confusion=torch.zeros(shape, dtype=torch.int64), **job)
-
-
-def _names(points: list[Point]) -> list[str]:
-    return list(dict.fromkeys(point.ranking for point in points))

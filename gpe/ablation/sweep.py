@@ -89,7 +89,7 @@ def ablation_sweep(
             out of range or repeated; counts and ranges that are not within the layer; regions that
             are empty or leave the image; images and labels of different sizes; labels that are no
             class; features or logits that are not finite; no images; a checkpoint of another
-            ablation; a forced engine that cannot run here.
+            ablation or of batches of other sizes; a forced engine that cannot run here.
 
     Source:
         Section 4.2.2 and 4.2.3, Figures 4 and 6.
@@ -112,7 +112,7 @@ def ablation_sweep(
     expect_one_of("engine", engine, get_args(EngineName))
     num_classes, every = integer("num_classes", num_classes, 1), integer("every", every, 1)
     ignore_index = integer("ignore_index", ignore_index)
-    path, sums = checkpoint_path(checkpoint), None
+    path, sums, skipped = checkpoint_path(checkpoint), None, 0
     with eager(model) as network, evaluating(network), torch.inference_mode():
         find_layer(model, layer)
         name = layer.replace(WRAPPED, "")
@@ -137,13 +137,18 @@ def ablation_sweep(
                 engines = Engines(network, layout, engine, memory)
                 sums = _Sums(plan, engines, resumed(nothing, path), images.device)
             if number < sums.result.batches:
-                continue  # the checkpoint has it
+                skipped += len(images)  # the checkpoint has it
+                continue
+            sums.expect_same(skipped)
             sums.add(images, labels, ids, list(rectangles.values()))
             if path is not None and sums.batches % every == 0:
                 sums.total().save(path)
 
-    result = None if sums is None else sums.total()
-    if path is not None and result is not None:
+    if sums is None:
+        return over_processes(None)
+    sums.expect_same(skipped)
+    result = sums.total()
+    if path is not None:
         result.save(path)
     return over_processes(result)
 
@@ -175,6 +180,14 @@ class _Sums:
         self.images += len(images)
         self.batches += 1
         self.ids += ids
+
+    def expect_same(self, skipped: int) -> None:
+        """An InputError unless the batches that a checkpoint has hold as many images as then."""
+        if skipped != self.result.images:
+            raise InputError(
+                f"checkpoint: expected the same batches as then, the first {self.result.batches} "
+                f"of which had {self.result.images} images, got {skipped}"
+            )
 
     def total(self) -> AblationResult:
         """Both together."""
@@ -222,11 +235,7 @@ def _sides(labels: Tensor) -> tuple[int, int]:
 
 
 def _confusion(
-    logits: object,
-    labels: Tensor,
-    regions: list[Rectangle],
-    num_classes: int,
-    ignore_index: int,
+    logits: object, labels: Tensor, regions: list[Rectangle], num_classes: int, ignore_index: int
 ) -> Tensor:  # [R,K,K]
     if not isinstance(logits, Tensor) or logits.dim() != labels.dim() + 1:
         came = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

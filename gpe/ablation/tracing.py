@@ -202,28 +202,23 @@ def _before_upsampling(
 ) -> fx.Node:
     """What is upsampled to the images' size last, as region_confusion does by itself."""
     called = model.get_submodule(str(logits.target)) if logits.op == "call_module" else None
-    if isinstance(called, nn.Upsample) and type(called) is nn.Upsample:
-        upsample = called
-        mode, corners, antialias = upsample.mode, upsample.align_corners, False
+    if type(called) is nn.Upsample:
+        given: dict[str, Any] = {**vars(called), "input": logits.all_input_nodes[0]}
     elif logits.op == "call_function" and logits.target is F.interpolate:
         names = inspect.signature(F.interpolate).parameters
         given = dict(zip(names, logits.args, strict=False)) | logits.kwargs
-        mode, corners, antialias = (
-            given.get(name, names[name].default) for name in ("mode", "align_corners", "antialias")
-        )
     else:
         return logits
-    same = mode == "bilinear" and not corners and not antialias
+    aligned = given.get("align_corners") or given.get("antialias")
+    same = given.get("mode") == "bilinear" and not aligned
     full_size = values[logits.name].shape[2:] == images.shape[2:]
-    return logits.all_input_nodes[0] if same and full_size else logits
+    source = given["input"]
+    assert isinstance(source, fx.Node)
+    return source if same and full_size else logits
 
 
 def _reads(
-    graph: fx.Graph,
-    logits: fx.Node,
-    features: fx.Node,
-    values: dict[str, Any],
-    picture: fx.Node,
+    graph: fx.Graph, logits: fx.Node, features: fx.Node, values: dict[str, Any], picture: fx.Node
 ) -> list[fx.Node]:
     """The tensors from before the layer, made from the images, that the rest reads."""
     order = {node: number for number, node in enumerate(graph.nodes)}

@@ -1,9 +1,12 @@
-"""What keeps metrics apart in a ``torchmetrics.MetricCollection``."""
+"""What the metrics share: their settings as a state, and numbers for images without any."""
 
 import hashlib
 
 import torch
+from torch import Tensor, distributed
 from torchmetrics import Metric
+
+from gpe.errors import InputError
 
 
 def add_settings(metric: Metric, *settings: object) -> None:
@@ -18,3 +21,18 @@ def add_settings(metric: Metric, *settings: object) -> None:
     """
     digest = hashlib.sha256(repr(settings).encode()).digest()
     metric.add_state("settings", torch.tensor(list(digest)), dist_reduce_fx="max")
+
+
+def next_indices(seen: int, count: int, what: str) -> Tensor:  # int64 [count]
+    """Images numbered as they come, after those ``seen``.
+
+    Raises:
+        InputError: there are several processes, on whose number ``what`` would depend.
+    """
+    several = distributed.is_available() and distributed.is_initialized()
+    if several and distributed.get_world_size() > 1:
+        raise InputError(
+            f"indices: expected the images' indices in their set, without which {what} would "
+            "depend on the number of processes, got None"
+        )
+    return torch.arange(seen, seen + count)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from gpe.errors import InputError, expect_integer
-from gpe.metrics.collection import add_settings
+from gpe.metrics.collection import add_settings, next_indices
 from gpe.metrics.evaluating import evaluating
 from gpe.metrics.views import ShiftProtocol, Views
 from gpe.statistics import wilson_interval
@@ -195,14 +195,8 @@ class ShiftConsistency(Metric):
         return _consistency(self.counts, self._views.passes)
 
     def _next_indices(self, images: Tensor) -> Tensor:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if distributed and torch.distributed.get_world_size() > 1:
-            raise InputError(
-                "indices: expected the images' indices in their set, without which the shifts "
-                "would depend on the number of processes, got None"
-            )
         seen = int(self.counts[_Counts._fields.index("images")])
-        return torch.arange(seen, seen + len(images))
+        return next_indices(seen, len(images), "the shifts")
 
 
 class _Counts(NamedTuple):

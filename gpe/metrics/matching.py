@@ -154,11 +154,7 @@ def _matched(detections: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(
-    images: np.ndarray,
-    detections: np.ndarray,
-    places: np.ndarray,
-    boxes: np.ndarray,
-    count: int,
+    images: np.ndarray, detections: np.ndarray, places: np.ndarray, boxes: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of a detection and a box of one image that share half of anything.
 

@@ -15,14 +15,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from gpe.errors import InputError, expect_integer, expect_one_of
-from gpe.metrics.detections import (
-    BoxFormat,
-    Predictions,
-    Targets,
-    flat_predictions,
-    flat_targets,
-)
+from gpe.metrics.collection import next_indices
+from gpe.metrics.detections import BoxFormat, Predictions, Targets, flat_predictions, flat_targets
 from gpe.metrics.matching import SETTINGS, Outcomes, match
+from gpe.statistics import Estimate
 
 # False positives per image: four digits, as the official script has them, not powers of ten.
 REFERENCES = (0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.1778, 0.3162, 0.5623, 1.0)
@@ -40,19 +36,6 @@ class Curve(NamedTuple):
 
     fppi: Tensor
     miss_rate: Tensor
-
-
-class Estimate(NamedTuple):
-    """A number and its 95 % interval, for other images like these.
-
-    Attributes:
-        value: in percent, or in points where it is a difference.
-        low, high: the bootstrap's percentiles, over images drawn anew.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def log_average_miss_rate(
@@ -227,7 +210,9 @@ class LogAverageMissRate(Metric):
         return dict(zip(self.settings, counts.tolist(), strict=True))
 
     def intervals(self, *, draws: int = 1000, seed: int = 0) -> dict[str, Estimate]:
-        """:meth:`compute` with 95 % intervals over images drawn anew.
+        """:meth:`compute` with 95 % intervals for other images like these.
+
+        They are the bootstrap's percentiles, over images drawn anew.
 
         Args:
             draws: of the bootstrap.
@@ -236,9 +221,7 @@ class LogAverageMissRate(Metric):
         Source:
             Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979.
         """
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            outcomes = self._outcomes()
-        return self._estimates(_rates(outcomes), _rates(outcomes, _times(outcomes, draws, seed)))
+        return self._estimates(*self._drawn(draws, seed)[:2])
 
     def paired_intervals(
         self,
@@ -260,32 +243,32 @@ class LogAverageMissRate(Metric):
         others = [other] if isinstance(other, LogAverageMissRate) else list(other)
         if not others:
             raise InputError("other: expected one or more, got none")
-        whole, drawn = self._drawn(self, draws, seed)
-        pairs = [self._drawn(each, draws, seed) for each in others]
+        whole, drawn, mine = self._drawn(draws, seed)
+        pairs = []
+        for each in others:
+            if self.settings != each.settings:
+                raise InputError(f"other: expected settings {self.settings}, got {each.settings}")
+            its_whole, its_drawn, its = each._drawn(draws, seed)
+            if not all(np.array_equal(*pair) for pair in zip(mine, its, strict=True)):
+                raise InputError(
+                    f"other: expected the same {len(mine[0])} images with the same annotations, "
+                    f"got {len(its[0])} that differ"
+                )
+            pairs.append((its_whole, its_drawn))
         means = (np.mean(parts, axis=0) for parts in zip(*pairs, strict=True))
         return self._estimates(
             *(mean - own for mean, own in zip(means, (whole, drawn), strict=True))
         )
 
     def _drawn(
-        self, other: "LogAverageMissRate", draws: int, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The rates of another, and those of each draw of images; it has to be of the same ones."""
-        if self.settings != other.settings:
-            raise InputError(f"other: expected settings {self.settings}, got {other.settings}")
-        found = []
-        for metric in (self, other):
-            with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
-                indices, _, boxes = metric._each_once()
-                found.append((indices, *boxes))
-                outcomes = metric._outcomes()
-        mine, its = found
-        if not all(np.array_equal(*pair) for pair in zip(mine, its, strict=True)):
-            raise InputError(
-                f"other: expected the same {len(mine[0])} images with the same annotations, got "
-                f"{len(its[0])} that differ"
-            )
-        return _rates(outcomes), _rates(outcomes, _times(outcomes, draws, seed))
+        self, draws: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+        """The rates, those of each draw of images, and which images with which boxes these are."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            outcomes = self._outcomes()
+            indices, _, boxes = self._each_once()
+        drawn = _rates(outcomes, _times(outcomes, draws, seed))
+        return _rates(outcomes), drawn, (indices, *boxes)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """As torchmetrics', where a process that saw no image takes part with empty states."""
@@ -296,14 +279,7 @@ class LogAverageMissRate(Metric):
         super().sync(*args, **kwargs)
 
     def _next_indices(self, count: int) -> Tensor:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if distributed and torch.distributed.get_world_size() > 1:
-            raise InputError(
-                "indices: expected the images' indices in their set, without which the order of "
-                "equal scores would depend on the number of processes, got None"
-            )
-        seen = sum(map(len, self.images))
-        return torch.arange(seen, seen + count)
+        return next_indices(sum(map(len, self.images)), count, "the order of equal scores")
 
     def _each_once(self) -> tuple[np.ndarray, Numbered, Numbered]:
         """Indices of the images, rising; detections and boxes as :func:`match` takes them."""

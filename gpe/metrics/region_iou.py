@@ -68,11 +68,12 @@ def resolve_regions(regions: Regions, height: int, width: int) -> dict[str, Rect
     }
 
 
-def class_iou(confusion: Tensor) -> Tensor:
+def class_iou(confusion: Tensor, ignore_index: int | None = None) -> Tensor:
     """Intersection over union of each class; NaN where neither labels nor predictions have it.
 
     Args:
         confusion: ``[..., K, K]``: labels along the rows, predictions along the columns.
+        ignore_index: of labels that were not counted; where it is a class, that is NaN.
 
     Returns:
         float64 ``[..., K]``.
@@ -85,14 +86,17 @@ def class_iou(confusion: Tensor) -> Tensor:
     """
     confusion = confusion.double()
     hits = confusion.diagonal(dim1=-2, dim2=-1)
-    return hits / (confusion.sum(-1) + confusion.sum(-2) - hits)
+    scores = hits / (confusion.sum(-1) + confusion.sum(-2) - hits)
+    if ignore_index is not None and 0 <= ignore_index < scores.shape[-1]:
+        scores[..., ignore_index] = math.nan
+    return scores
 
 
-def mean_iou(confusion: Tensor) -> Tensor:
+def mean_iou(confusion: Tensor, ignore_index: int | None = None) -> Tensor:
     """The mean of :func:`class_iou` over the classes that occur; NaN where none does.
 
     Args:
-        confusion: ``[..., K, K]``: labels along the rows, predictions along the columns.
+        confusion, ignore_index: as there.
 
     Returns:
         float64 ``[...]``.
@@ -103,7 +107,7 @@ def mean_iou(confusion: Tensor) -> Tensor:
         >>> mean_iou(torch.tensor([[3, 1, 0], [0, 3, 0], [0, 0, 0]])).item()
         0.75
     """
-    return class_iou(confusion).nanmean(-1)
+    return class_iou(confusion, ignore_index).nanmean(-1)
 
 
 class RegionIoU(Metric):
@@ -146,13 +150,7 @@ class RegionIoU(Metric):
     full_state_update = False
     confusion: Tensor
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        regions: Regions = NAMES,
-        ignore_index: int = 255,
-    ):
+    def __init__(self, num_classes: int, *, regions: Regions = NAMES, ignore_index: int = 255):
         super().__init__()
         self.num_classes = expect_integer("num_classes", num_classes, 1)
         self.ignore_index = expect_integer("ignore_index", ignore_index, -(2**63))
@@ -177,18 +175,14 @@ class RegionIoU(Metric):
 
     def compute(self) -> dict[str, float]:
         """The mIoU of each region over all batches, of all processes; NaN where there is none."""
-        return dict(zip(self.regions, self._class_iou().nanmean(-1).tolist(), strict=True))
+        scores = mean_iou(self.confusion, self.ignore_index).tolist()
+        return dict(zip(self.regions, scores, strict=True))
 
     def class_iou(self) -> dict[str, Tensor]:
         """The IoU ``[K]`` of each class in each region, over the same as :meth:`compute`."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            return dict(zip(self.regions, self._class_iou(), strict=True))
-
-    def _class_iou(self) -> Tensor:
-        scores = class_iou(self.confusion)
-        if 0 <= self.ignore_index < self.num_classes:
-            scores[:, self.ignore_index] = math.nan
-        return scores
+            scores = class_iou(self.confusion, self.ignore_index)
+        return dict(zip(self.regions, scores, strict=True))
 
 
 def _names(regions: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,15 @@ def expect_tensor(
         raise InputError(f"{name}: expected a tensor on a CPU or a GPU, got one on meta")
 
 
+def expect_alike(name: str, value: Tensor, other: str, like: Tensor) -> None:
+    """An InputError unless ``value`` is a tensor of the shape, dtype and device of ``like``."""
+    expect_tensor(name, value, ANY, "a tensor")
+    for what in ("shape", "dtype", "device"):
+        expected, got = getattr(like, what), getattr(value, what)
+        if expected != got:
+            raise InputError(f"{name}: expected the {what} of {other}, {expected}, got {got}")
+
+
 def expect_device(name: str, value: Tensor, other: str, like: Tensor) -> None:
     """An InputError unless both tensors are on one device."""
     if value.device != like.device:

@@ -83,19 +83,8 @@ def dual_crop(
     scale, shift = scale_and_shift(images, mean, std, dtype)
     channels_last = memory_format == torch.channels_last
     crop = backend.implementation("dual_crop", images.device.type)
-    return told(
-        crop,
-        images,
-        offsets,
-        flips,
-        size,
-        padding,
-        padding_mode,
-        scale,
-        shift,
-        dtype,
-        channels_last,
-    )
+    which = images, offsets, flips, size, padding, padding_mode
+    return told(crop, *which, scale, shift, dtype, channels_last)
 
 
 def pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:

@@ -7,7 +7,15 @@ from torch import Tensor
 
 from gpe.errors import InputError, shown
 from gpe.ops import backend
-from gpe.ops.checks import ANY, FLOATS, expect_one_device, expect_tensor, has_values, transformed
+from gpe.ops.checks import (
+    ANY,
+    FLOATS,
+    expect_alike,
+    expect_one_device,
+    expect_tensor,
+    has_values,
+    transformed,
+)
 
 
 class FlipDifference(NamedTuple):
@@ -89,11 +97,7 @@ def _check(features: Tensor, mirrored: Tensor, totals: tuple[Tensor, Tensor] | N
         raise InputError(f"features: expected shape [N,C,H,W] or [N,C], got {got}")
     if 0 in features.shape[2:]:
         raise InputError(f"features: expected maps with pixels, got {list(features.shape)}")
-    expect_tensor("mirrored", mirrored, ANY, "a tensor")
-    for what in ("shape", "dtype", "device"):
-        expected, got = getattr(features, what), getattr(mirrored, what)
-        if expected != got:
-            raise InputError(f"mirrored: expected the {what} of features, {expected}, got {got}")
+    expect_alike("mirrored", mirrored, "features", features)
     if totals is None:
         return
     if not isinstance(totals, (tuple, list)) or len(totals) != 2 or totals[0] is totals[1]:

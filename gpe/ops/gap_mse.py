@@ -8,7 +8,14 @@ from torch import Tensor
 
 from gpe.errors import InputError
 from gpe.ops import backend, reference
-from gpe.ops.checks import ANY, FLOATS, expect_one_device, expect_tensor, has_values, transformed
+from gpe.ops.checks import (
+    FLOATS,
+    expect_alike,
+    expect_one_device,
+    expect_tensor,
+    has_values,
+    transformed,
+)
 
 
 class GapMse(NamedTuple):
@@ -96,20 +103,13 @@ def _check(features_a: Tensor, features_b: Tensor | None) -> None:
         raise InputError(f"features_a: expected shape [N,C,H,W], got {list(features_a.shape)}")
     if features_a.shape[2] == 0 or features_a.shape[3] == 0:
         raise InputError(f"features_a: expected maps with pixels, got {list(features_a.shape)}")
-    if features_b is None:
-        if len(features_a) % 2:
-            raise InputError(
-                "features_a: expected an even number of images, both halves stacked, where "
-                f"features_b is None, got {len(features_a)}"
-            )
-        return
-    expect_tensor("features_b", features_b, ANY, "a tensor")
-    for what in ("shape", "dtype", "device"):
-        expected, got = getattr(features_a, what), getattr(features_b, what)
-        if expected != got:
-            raise InputError(
-                f"features_b: expected the {what} of features_a, {expected}, got {got}"
-            )
+    if features_b is not None:
+        expect_alike("features_b", features_b, "features_a", features_a)
+    elif len(features_a) % 2:
+        raise InputError(
+            "features_a: expected an even number of images, both halves stacked, where "
+            f"features_b is None, got {len(features_a)}"
+        )
 
 
 def _expect_no_nan(pooled: Tensor, mse: Tensor, stacked: bool) -> None:

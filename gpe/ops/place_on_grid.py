@@ -82,7 +82,13 @@ def place_on_grid(
     device, unserved = images.device.type, transformed(images)
     _check_out(images, out, placed, unserved)
 
-    reusable = out is not None and _fits(out, shape, images.device, dtype, memory_format)
+    reusable = (
+        out is not None
+        and out.shape == shape
+        and out.dtype == dtype
+        and out.device == images.device
+        and out.is_contiguous(memory_format=memory_format)
+    )
     if out is not None and reusable and not torch.compiler.is_compiling():
         move = backend.implementation("place_on_grid_", device)
         images, locations = (_apart(tensor, out) for tensor in (images, locations))
@@ -97,22 +103,6 @@ def place_on_grid(
 
 def _apart(tensor: Tensor, out: Tensor) -> Tensor:
     return tensor.clone() if overlap(tensor, out) else tensor
-
-
-def _fits(
-    out: Tensor,
-    shape: tuple[int, int, int, int],
-    device: torch.device,
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-) -> bool:
-    """Whether ``out`` can hold the canvases."""
-    return (
-        out.shape == shape
-        and out.dtype == dtype
-        and out.device == device
-        and out.is_contiguous(memory_format=memory_format)
-    )
 
 
 def _check(images: Tensor, locations: Tensor, memory_format: torch.memory_format) -> None:

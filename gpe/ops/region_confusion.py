@@ -155,11 +155,7 @@ def _is_capturing(tensor: Tensor) -> bool:
 
 
 def _say_what_is_wrong(
-    logits: Tensor,
-    labels: Tensor,
-    rectangles: list[Rectangle],
-    num_classes: int,
-    ignore_index: int,
+    logits: Tensor, labels: Tensor, rectangles: list[Rectangle], num_classes: int, ignore_index: int
 ) -> None:
     """Looks for the first of them; time does not matter any more."""
     classes = f"classes from 0 to {num_classes - 1}"

@@ -20,10 +20,4 @@ from gpe.ranking.rank import rank_channels
 from gpe.ranking.regions import group_means, rank_region
 from gpe.ranking.result import ChannelRanking
 
-__all__ = [
-    "ChannelRanking",
-    "group_means",
-    "mutual_information",
-    "rank_channels",
-    "rank_region",
-]
+__all__ = ["ChannelRanking", "group_means", "mutual_information", "rank_channels", "rank_region"]

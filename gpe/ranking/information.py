@@ -120,11 +120,7 @@ def _nats(counts: Tensor, dims: tuple[int, ...], pairs: Tensor) -> Tensor:
 
 
 def _checked(
-    latents: Tensor,
-    cells: Tensor,
-    images: Tensor | None,
-    times: Tensor | None,
-    bins: int | None,
+    latents: Tensor, cells: Tensor, images: Tensor | None, times: Tensor | None, bins: int | None
 ) -> int:
     """How many bins."""
     if latents.dim() != 2 or latents.numel() == 0 or not latents.is_floating_point():

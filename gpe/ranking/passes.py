@@ -1,7 +1,6 @@
 """What channels are ranked by, of one batch: maps of a layer, seen one way or another."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from gpe.ranking.kernel_flip import mirrored_weights
 from gpe.ranking.modes import ACTIVITY
 
 Loss = Callable[[Any, Sequence], Tensor]
-IGNORE = 255  # the label of pixels that count nowhere
+IGNORE = 255  # the label of pixels that count nowhere, where it is no class
 
 
 class Passes:
@@ -64,24 +63,24 @@ class Passes:
     def __call__(self, view: str, flipped: bool = False) -> list[Tensor]:
         """Each ``[N,C,H,W]`` or ``[N,C]``; ``flipped``: of the network with mirrored kernels."""
         if (view, flipped) not in self.features:
-            made = {"taylor": self._taylor}.get(view, partial(self._seen, view, flipped))
-            if view.startswith(ACTIVITY):
-                made = partial(self._active, view.removeprefix(ACTIVITY))
-            self.features[view, flipped] = made()
+            if view == "taylor":
+                made = self._taylor()
+            elif view.startswith(ACTIVITY):
+                made = self._active(view.removeprefix(ACTIVITY))
+            else:
+                made = self._seen(view, flipped)
+            self.features[view, flipped] = made
         return self.features[view, flipped]
 
     def _seen(self, view: str, flipped: bool) -> list[Tensor]:
         images = self.images if view == "image" else self.images.flip(-1)
         weights = self.weights
         if flipped:
-            weights = weights | self._flipped()
+            self.flipped = self.flipped or mirrored_weights(
+                self.model, self.layer, self.images[:1], weights
+            )
+            weights = weights | self.flipped
         return maps_at(self.model, self.layer, images, self.layout, weights)
-
-    def _flipped(self) -> dict[str, Tensor]:
-        if self.flipped is None:
-            weights = mirrored_weights(self.model, self.layer, self.images[:1], self.weights)
-            self.flipped = weights
-        return self.flipped
 
     def _active(self, region: str) -> list[Tensor]:
         """Means of the image's maps in a region minus those outside, ``[N,C]``."""
@@ -139,7 +138,8 @@ def cross_entropy(output: Any, batch: Sequence) -> Tensor:
     Args:
         output: of a network: logits ``[N,K]`` or ``[N,K,h,w]``, alone, under ``"out"`` or
             ``"logits"``, or first in a tuple.
-        batch: images and labels, integers ``[N]`` or ``[N,H,W]``; 255 counts nowhere.
+        batch: images and labels, integers ``[N]`` or ``[N,H,W]``; 255 counts nowhere, unless the
+            logits have so many classes that it is one.
 
     Raises:
         InputError: no labels that go with the logits.
@@ -156,8 +156,9 @@ def cross_entropy(output: Any, batch: Sequence) -> Tensor:
     labels = labels.to(logits.device).long()
     if labels.dim() == 3 and labels.shape[1:] != logits.shape[2:]:
         logits = F.interpolate(logits, list(labels.shape[1:]), mode="bilinear")
-    each = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
-    counted = (labels != IGNORE).reshape(len(labels), -1).sum(1).clamp(min=1)
+    ignored = IGNORE if logits.shape[1] <= IGNORE else torch.iinfo(torch.int64).min  # none
+    each = F.cross_entropy(logits.float(), labels, ignore_index=ignored, reduction="none")
+    counted = (labels != ignored).reshape(len(labels), -1).sum(1).clamp(min=1)
     return (each.reshape(len(labels), -1).sum(1) / counted).sum()
 
 

@@ -105,7 +105,7 @@ def rank_channels(
             :func:`gpe.metrics.resolve_regions`; part of a cell of the map counts as that part.
         loss: for ``"taylor"``: of what the network yields and the batch, the sum of a loss over the
             images. If None, cross-entropy with the labels that come second in a batch, the mean
-            over the labelled pixels of an image; 255 is no label.
+            over the labelled pixels of an image; 255 is no label, unless it is a class.
         device: where to run; if None, where the model's weights are. A model that lies elsewhere
             is not moved: it runs with copies of its weights.
         start: number of the first image, for a part of a set whose images come without ids.

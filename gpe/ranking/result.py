@@ -114,16 +114,11 @@ class ChannelRanking:
         Raises:
             InputError: no images, or one that comes twice; NaN.
         """
-        image_ids = _numbers(image_ids)
-        order = _sorted(image_ids)
-        if len(order) == 0:
-            raise InputError(f"images: expected one or more for {mode!r}, got none")
+        order, ids = _sorted(image_ids, mode)
         differences = differences[order].cpu()
         summed = moments(mode, differences)
         total = flip_difference(summed, torch.zeros_like(summed)).total
-        scores = score(mode, total / len(order))
-        ids = tuple(image_ids[i] for i in order)
-        return cls(mode, scores, layer, weights, ids, differences)
+        return cls(mode, score(mode, total / len(ids)), layer, weights, ids, differences)
 
     @classmethod
     def of_sums(
@@ -140,11 +135,7 @@ class ChannelRanking:
         Raises:
             InputError: no images, or one that comes twice; sums that are not finite.
         """
-        image_ids = _numbers(image_ids)
-        order = _sorted(image_ids)
-        if len(order) == 0:
-            raise InputError(f"images: expected one or more for {mode!r}, got none")
-        ids = tuple(image_ids[i] for i in order)
+        _, ids = _sorted(image_ids, mode)
         return cls(mode, score(mode, sums.total / len(ids)), layer, weights, ids, sums=sums)
 
     @property
@@ -366,21 +357,20 @@ class ChannelRanking:
         return f"ChannelRanking({self.mode!r}, {self.layer!r}, {images}, top={top})"
 
 
-def _numbers(image_ids: Sequence[ImageId]) -> list[ImageId]:
-    """Ids of Python's own types, as those of NumPy are not."""
-    return [image if isinstance(image, str) else index(image) for image in image_ids]
-
-
-def _sorted(image_ids: Sequence[ImageId]) -> list[int]:
-    """Positions of the ids, by the ids, each of which may be there once."""
-    kinds = {type(i) for i in image_ids}
-    if len(kinds) > 1:
+def _sorted(image_ids: Sequence[ImageId], mode: str) -> tuple[list[int], tuple[ImageId, ...]]:
+    """Positions of the ids, by the ids, and these, sorted; each may be there once."""
+    # Of Python's own types, as those of NumPy are not.
+    ids: list[ImageId] = [i if isinstance(i, str) else index(i) for i in image_ids]
+    if not ids:
+        raise InputError(f"images: expected one or more for {mode!r}, got none")
+    if len({type(image) for image in ids}) > 1:
         raise InputError("image ids: expected all numbers or all strings, got both")
-    order = sorted(range(len(image_ids)), key=image_ids.__getitem__)
-    for one, other in pairwise(order):
-        if image_ids[one] == image_ids[other]:
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    found = tuple(ids[place] for place in order)
+    for one, other in pairwise(found):
+        if one == other:
             raise InputError(
-                f"image ids: expected each image once, got {image_ids[one]!r} twice; without ids "
+                f"image ids: expected each image once, got {one!r} twice; without ids "
                 "in the batches, images are numbered from `start`"
             )
-    return order
+    return order, found

@@ -74,13 +74,14 @@ def told_apart(
 
 def networks_of(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Network, weights and images of each, and what else tells apart those that agree in that."""
-    names = []
-    for config in configs:
-        weights = config.get("weights")
-        state = f"{weights} weights"
-        model = str(config.get("model")).rstrip("/").rpartition("/")[2]
-        data = str(config.get("data")).rstrip("/").rpartition("/")[2]
-        names.append(f"{model}, {state}, {data}")
+
+    def last(path: object) -> str:
+        return str(path).rstrip("/").rpartition("/")[2]
+
+    names = [
+        f"{last(config.get('model'))}, {config.get('weights')} weights, {last(config.get('data'))}"
+        for config in configs
+    ]
     return told_apart(names, configs)
 
 

@@ -1,6 +1,7 @@
 """Blocks as one HTML page that loads nothing from anywhere and needs no scripts."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
@@ -25,25 +26,21 @@ def page(parts: Sequence[Sequence[Block]], *, title: str, footer: str) -> str:
         footer=footer,
         style="\n".join([style, *dict.fromkeys(block.css for block in raw if block.css)]),
         contents=_contents(headings),
-        anchors=Anchors(headings),
+        anchors=_anchors(headings),
+        id=id,
         column_groups=_column_groups,
         zip=zip,
     )
 
 
-class Anchors:
-    """Where in the page a heading is: its words, and a number where others have the same."""
-
-    def __init__(self, headings: Sequence[Heading]):
-        self._names: dict[int, str] = {}
-        taken: dict[str, int] = {}
-        for heading in headings:
-            name = re.sub(r"\W+", "-", heading.text.lower()).strip("-") or "part"
-            taken[name] = taken.get(name, 0) + 1
-            self._names[id(heading)] = f"{name}-{taken[name]}" if taken[name] > 1 else name
-
-    def __getitem__(self, heading: Heading) -> str:
-        return self._names[id(heading)]
+def _anchors(headings: Sequence[Heading]) -> dict[int, str]:
+    """Where each is, by its ``id()``: its words, and a number where others have the same."""
+    names, taken = {}, Counter[str]()
+    for heading in headings:
+        name = re.sub(r"\W+", "-", heading.text.lower()).strip("-") or "part"
+        taken[name] += 1
+        names[id(heading)] = f"{name}-{taken[name]}" if taken[name] > 1 else name
+    return names
 
 
 def _contents(headings: Sequence[Heading]) -> list[tuple[Heading, list[Heading]]]:

@@ -51,6 +51,20 @@ def test_logits(name, wanted, memory):
     assert engines.record.measured <= engines.record.tolerance <= 1e-5
 
 
+def test_an_upsampling_whose_size_comes_first_is_left_out_as_any_other():
+    class SizeFirst(PlainHead):
+        def forward(self, images):
+            logits = super().forward(images)["logits"]
+            return F.interpolate(size=images.shape[2:], mode="bilinear", input=logits)
+
+    net, plan, images = SizeFirst().eval(), plan_of(24), batches(1)[0][0]
+    engines = Engines(net, layout_of(net, "encoder", images), "general", 2**22)
+    with torch.inference_mode():
+        assert engines.engine(images, plan).name == "general"
+    shape = logits_of(engines.engine(images, plan), images, plan)[0].shape
+    assert shape[2:] == (SIZE[0] // 4, SIZE[1] // 4)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_confusion(name):
     """Against a loop over rankings, removals and images that zeroes channels by a hook."""

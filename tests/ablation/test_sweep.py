@@ -183,6 +183,36 @@ def test_an_interrupted_sweep_goes_on(net, tmp_path, done):
         assert_same(resumed, expected)
 
 
+def test_a_checkpoint_of_other_batches_is_refused(net, tmp_path):
+    """It says how many batches are done, which then would not be the same images."""
+    path, data = tmp_path / "sums.safetensors", batches(2)
+    done = sweep(net, data[:1], checkpoint=path).images
+    single = [tuple(part[:1] for part in batch) for batch in data]
+    for again in (single, single[:1]):
+        with pytest.raises(InputError, match=f"checkpoint: .* had {done} images, got 1"):
+            sweep(net, again, checkpoint=path)
+
+
+def test_an_ignored_class_has_no_iou_as_in_region_iou(net):
+    data = [(images, labels.where(labels != 255, 0)) for images, labels, _ in batches(2)]
+    metric = gpe.RegionIoU(CLASSES, regions="full", ignore_index=0)
+    for images, labels in data:
+        with torch.no_grad():
+            metric.update(net(images)["logits"], labels)
+    row = sweep(net, data, counts=[0], ranges=(), regions=["full"], ignore_index=0).rows[0]
+    assert row["confusion"][1:, 0].sum() > 0  # predicted where it is not
+    assert row["miou"] == pytest.approx(metric.compute()["full"])
+
+
+def test_only_seeds_are_a_band():
+    point = {"removal": "top", "start": 0, "stop": 5, "region": "full"}
+    kept = ["overall", "activity:left", "activity:right", "activity:3x4:5", "activity:3x4:6"]
+    seeds = ["random", "random:1", "matched:2", "matched:3"]
+    curves = bands({"ranking": name, "miou": 0.5, **point} for name in (*kept, *seeds))
+    found = {curve["ranking"]: curve["seeds"] for curve in curves}
+    assert found == dict.fromkeys(kept, 1) | {"random": 2, "matched": 2}
+
+
 def test_a_checkpoint_of_another_sweep_is_refused(net, tmp_path):
     path = tmp_path / "sums.safetensors"
     sweep(net, batches(1), checkpoint=path)

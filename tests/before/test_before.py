@@ -15,8 +15,9 @@ from gpe.data import streets
 from gpe.experiments.reports import print_findings, print_tables, write_report
 from gpe.experiments.trained import open_trained
 from gpe.ranking import ChannelRanking
-from gpe.records import ARRAYS, Record, find, load_arrays
+from gpe.records import ARRAYS, Record, load_arrays
 from tests.before import street_scene
+from tests.reporting import find
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

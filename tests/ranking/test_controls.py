@@ -130,6 +130,18 @@ def test_taylor_is_exact_where_the_loss_is_linear():
     assert not model[0]._forward_hooks
 
 
+def test_taylor_counts_the_class_255_where_there_is_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Conv2d(5, 300, 6), nn.Flatten()).double()
+    batch = images(4, height=8, width=8)
+    labels = torch.tensor([255, 7, 255, 299])
+    given, own = (
+        gpe.rank_channels(model, [(batch, labels)], layer="0", modes=("taylor",), loss=loss)
+        for loss in (lambda z, _: nn.functional.cross_entropy(z, labels, reduction="sum"), None)
+    )
+    torch.testing.assert_close(own["taylor"].scores, given["taylor"].scores, rtol=1e-5, atol=0)
+
+
 def test_taylor_without_labels_is_refused():
     with pytest.raises(
         gpe.InputError, match="integer labels for 'taylor', or a loss, got NoneType"

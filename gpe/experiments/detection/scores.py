@@ -13,8 +13,9 @@ from gpe.errors import InputError
 from gpe.experiments.detection.config import SETTINGS
 from gpe.experiments.detection.images import Annotated
 from gpe.metrics.detections import BoxFormat
-from gpe.metrics.miss_rate import Estimate, LogAverageMissRate
+from gpe.metrics.miss_rate import LogAverageMissRate
 from gpe.models.detection.detector import Found
+from gpe.statistics import Estimate
 
 Boxes = dict[int, dict[str, Tensor]]  # boxes and scores of images, by their index in the set
 PICTURES = 3
@@ -71,7 +72,7 @@ def rates_of(metric: LogAverageMissRate) -> dict[str, float]:
 def estimates(found: Mapping[str, Estimate], sign: int = 1) -> dict[str, list[float]]:
     """Value, low and high of each setting; with the other sign those of what is the less."""
     return {
-        name: [one.value, one.low, one.high] if sign > 0 else [-one.value, -one.high, -one.low]
+        name: [sign * one.value, *sorted(sign * end for end in one.ends or ())]
         for name, one in found.items()
     }
 

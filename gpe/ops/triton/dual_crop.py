@@ -40,27 +40,12 @@ def dual_crop(
     planes_per_crop, channels_in_row = (1, channels) if channels_last else (channels, 1)
     planes = offsets.shape[0] * count * planes_per_crop
     _write_crops[(planes, triton.cdiv(size[0], ROWS_PER_PROGRAM))](
-        crops,
-        images,
-        offsets.contiguous(),
-        flips.contiguous(),
-        scale,
-        shift,
-        *images.stride(),
-        count,
-        planes_per_crop,
-        channels_in_row,
-        height,
-        width,
-        *size,
-        *padding,
-        MODE=padding_mode,
-        ROWS=ROWS,
-        COLUMNS=COLUMNS,
-        ROW_STEPS=ROWS_PER_PROGRAM // ROWS,
+        crops, images, offsets.contiguous(), flips.contiguous(), scale, shift, *images.stride(),
+        count, planes_per_crop, channels_in_row, height, width, *size, *padding,
+        MODE=padding_mode, ROWS=ROWS, COLUMNS=COLUMNS, ROW_STEPS=ROWS_PER_PROGRAM // ROWS,
         COLUMN_STEPS=triton.cdiv(size[1] * channels_in_row, COLUMNS),
         enable_fp_fusion=False,  # round as the other implementations do
-    )
+    )  # fmt: skip
     return crops
 
 

@@ -69,24 +69,13 @@ def _launch(
     else:
         kernel, chunks, region = _move_patch, 1, (height, cell_width)
     kernel[(count * planes_per_image, chunks)](
-        canvas,
-        (locations if placed is None else placed).contiguous(),
-        images,
-        locations.contiguous(),
-        scale,
-        shift,
-        *images.stride(),
-        planes_per_image,
-        channels_in_row,
-        grid_size,
-        height,
-        cell_width,
-        ROWS=ROWS,
-        COLUMNS=COLUMNS,
-        ROW_STEPS=triton.cdiv(region[0], ROWS),
+        canvas, (locations if placed is None else placed).contiguous(),
+        images, locations.contiguous(), scale, shift, *images.stride(),
+        planes_per_image, channels_in_row, grid_size, height, cell_width, ROWS=ROWS,
+        COLUMNS=COLUMNS, ROW_STEPS=triton.cdiv(region[0], ROWS),
         COLUMN_STEPS=triton.cdiv(region[1], COLUMNS),
         enable_fp_fusion=False,  # round as the other implementations do
-    )
+    )  # fmt: skip
 
 
 @triton.jit

@@ -11,12 +11,12 @@ from gpe.experiments.augshift import findings as augshift_findings
 from gpe.experiments.augshift import trials as augshift_trials
 from gpe.experiments.augshift.config import METHODS
 from gpe.experiments.augshift.report import blocks
-from gpe.records import ARRAYS, Record, find, load_arrays, save_arrays
+from gpe.records import ARRAYS, Record, load_arrays, save_arrays
 from gpe.report import words
 from gpe.report.blocks import Heading
 from gpe.report.runs import Run
 from gpe.statistics import Estimate
-from tests.reporting import Page, augshift_run, consistency_run, pixels, report
+from tests.reporting import Page, augshift_run, consistency_run, find, pixels, report
 
 T_OF_TWO = 4.302653  # Student's t at 97.5 %, two degrees of freedom: from a printed table
 

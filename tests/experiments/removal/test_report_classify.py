@@ -7,12 +7,12 @@ import pytest
 from gpe.errors import InputError
 from gpe.experiments.removal.classify_report import blocks
 from gpe.experiments.reports import print_findings, print_tables
-from gpe.records import RECORD, find
+from gpe.records import RECORD
 from gpe.report.blocks import Legend
 from gpe.report.runs import Run
 from tests.removals import classify_run
 from tests.report.test_terminal import printed, rows
-from tests.reporting import Page, report
+from tests.reporting import Page, find, report
 
 
 def test_a_row_for_each_network_with_what_random_channels_cost(tmp_path):

@@ -8,10 +8,10 @@ import torch
 
 from gpe.errors import InputError
 from gpe.experiments.removal import figure5_report as figure5
-from gpe.records import ARRAYS, Record, find, load_arrays, save_arrays
+from gpe.records import ARRAYS, Record, load_arrays, save_arrays
 from gpe.report.blocks import Finding, Heading, Legend
 from tests.removals import figure5_run
-from tests.reporting import Page, pixels, report, runs_of
+from tests.reporting import Page, find, pixels, report, runs_of
 
 COLOURS = np.array([[128, 64, 128], [70, 130, 180], [0, 0, 142]], np.uint8)
 

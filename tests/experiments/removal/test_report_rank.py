@@ -4,10 +4,10 @@ import pytest
 
 from gpe.errors import InputError
 from gpe.experiments.removal import rank_report as rank
-from gpe.records import Record, find, load_arrays, save_arrays
+from gpe.records import Record, load_arrays, save_arrays
 from gpe.report.blocks import Finding, Plots
 from tests.removals import rank_run
-from tests.reporting import Page, report, runs_of
+from tests.reporting import Page, find, report, runs_of
 
 # Of 40 channels the first is worth comparing 2: round(40 * 100 / 2048).
 FALLING = [40.0 - i for i in range(40)]
