@@ -6,7 +6,7 @@ from statistics import fmean
 from gpe.experiments.removal.config import CONTROLS, GRID, MATCHED, PAPER_CHANNELS, RANDOM, SIDED
 from gpe.experiments.removal.modes import mode_of
 from gpe.experiments.removal.sides import SIDES, about_sides, pairs_of, specificity
-from gpe.experiments.removal.trials import Grid, Removal, Trial, Value, top
+from gpe.experiments.removal.trials import Grid, Losses, Removal, Trial, Value, top
 from gpe.report.blocks import (
     Block,
     Cell,
@@ -30,7 +30,8 @@ PLACES = {cell: f"{_ROWS[n // 3]} {_COLUMNS[n % 3]}" for n, cell in enumerate(GR
 HALVES = {"left": "", "right": "7 3"}
 # Neither in the paper nor random: drawn apart, beside the first ranking.
 _OTHERS = {*CONTROLS, *(mode for pair in SIDED for mode in pair)} - {*SIDES}
-_SMALL, _LARGE = (2.6, 2.1), (4.6, 2.9)
+_SMALL, LARGE = (2.6, 2.1), (4.6, 2.9)
+AXES = {"top": "N, channels removed", "range": "ranks of the channels removed"}
 
 
 def figures(trial: Trial) -> list[Block]:
@@ -48,7 +49,7 @@ def figures(trial: Trial) -> list[Block]:
 
 
 def lines(
-    trial: Trial, region: str, kind: str, names: Sequence[str] | None = None
+    trial: Losses, region: str, kind: str, names: Sequence[str] | None = None
 ) -> list[BandLine]:
     """Of one panel, ``kind`` ``"top"`` or ``"range"``; random orders first, below the others."""
     found = []
@@ -97,15 +98,14 @@ def _panels(
 ) -> Plots:
     drawn = {region: lines(trial, region, kind, names) for region in regions}
     shown = _limits(trial, drawn, shared=kind == "top")
-    label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
     plots = [
         Plot(
             panel(
                 found,
-                label=label,
+                label=AXES[kind],
                 limits=shown[region],
                 level=trial.baseline[region],
-                size=_LARGE if wide else _SMALL,
+                size=LARGE if wide else _SMALL,
             ),
             f"{region} half" if region in SIDES else region,
             "mIoU, %",
@@ -137,7 +137,7 @@ def _line(name: str, points: dict, paper: dict[float, float]) -> BandLine:
     return BandLine(points=points, paper=paper, colour=style.colour, dashes=style.dashes)
 
 
-def _paper(trial: Trial, name: str, region: str, kind: str) -> dict[float, float]:
+def _paper(trial: Losses, name: str, region: str, kind: str) -> dict[float, float]:
     """The paper's values, at the same share of this network's channels."""
     share = trial.channels / PAPER_CHANNELS
     return {
@@ -157,7 +157,7 @@ def _costs(trial: Trial) -> list[Block]:
     shared = limits([line for found in drawn.values() for line in found], 0.0)
     plots = [
         Plot(
-            panel(found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE),
+            panel(found, label=AXES["top"], limits=shared, level=0.0, size=LARGE),
             f"the first N {mode_of(side).kind} channels removed",
             "points lost",
         )
@@ -182,7 +182,7 @@ def _specificities(trial: Trial) -> list[Block]:
     shared = limits([line for found in drawn.values() for line in found], 0.0)
     plots = [
         Plot(
-            panel(found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE),
+            panel(found, label=AXES["top"], limits=shared, level=0.0, size=LARGE),
             f"channels of the {side} half",
             f"points lost on the {side} minus elsewhere",
         )

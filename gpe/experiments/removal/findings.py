@@ -51,7 +51,7 @@ def slopes(trial: Trial, line: str, region: str) -> list[float]:
     return [
         float(
             rank_correlation(
-                places, [trial.miou[name, removal][region] for removal in trial.ranges]
+                places, [trial.scores[name, removal][region] for removal in trial.ranges]
             )
         )
         for name in names
