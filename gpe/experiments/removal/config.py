@@ -97,11 +97,7 @@ GRID = tuple(f"3x3:{cell}" for cell in range(9))  # regions of Figure 6's map
 JOBS: Mapping[str, Mapping[str, Any]] = {
     "rank": {"modes": ("overall",), "random_seeds": 0},
     "ablate": {"modes": ("overall", *CONTROLS), "ranges": True, "regions": REGIONS},
-    "figure4": {
-        "modes": ("overall", "kernel_flip_mirror", "kernel_flip_pair", *CONTROLS),
-        "ranges": True,
-        "regions": REGIONS,
-    },
+    "figure4": {"modes": CLASSIFIER_MODES, "ranges": True, "regions": REGIONS},
     "figure5": {"modes": ("overall",), "random_seeds": 1},
     "figure6": {
         "modes": ("overall", *(mode for pair in SIDED for mode in pair)),

@@ -22,6 +22,7 @@ from gpe.report.blocks import (
     Table,
 )
 from gpe.report.plots import BandLine, limits, panel
+from gpe.report.words import number
 
 # The cells of the grid, as a picture's parts are called.
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
@@ -212,7 +213,7 @@ def _map(grid: Grid) -> list[Block]:
         cells = [
             None
             if (value := lost[own, region]) is None
-            else Cell(f"{value:.1f}".replace("-", "−"), tint=max(value / most, 0.0))
+            else Cell(number(value), tint=max(value / most, 0.0))
             for region in GRID
         ]
         rows.append(Row(PLACES[own], cells))
