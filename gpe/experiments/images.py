@@ -48,3 +48,14 @@ def images_for(
         interpolation=network.interpolation,
         max_pixels=places.max_pixels,
     )
+
+
+def spread(count: int, images: int | None) -> list[int]:
+    """Indices of so many of ``count`` images, evenly spread.
+
+    Example:
+        >>> spread(10, 3), spread(2, None)
+        ([0, 3, 6], [0, 1])
+    """
+    images = count if images is None else min(images, count)
+    return [number * count // images for number in range(images)]

@@ -124,6 +124,11 @@ def open_trained(
     return replace(found, input_size=input_size, resize_size=resize_size)
 
 
+def autocast(device: str | torch.device, precision: str) -> torch.autocast:
+    """To bfloat16 where the precision is bf16."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def about_layer(network: Trained, layer: str, images: Tensor) -> str:
     """Which layer is looked at, and what of the network follows it."""
     follows = ", ".join(what_follows(network.model, layer, images)) or "nothing"

@@ -10,6 +10,7 @@ from gpe.data.citypersons import read_annotations
 from gpe.data.citypersons_boxes import SPLITS, annotations_of, citypersons
 from gpe.data.streets import boxed_streets
 from gpe.errors import InputError, expect_one_of
+from gpe.experiments.images import spread
 from gpe.experiments.options import Places
 
 
@@ -54,14 +55,3 @@ def annotated(
     expect_one_of("split", split, SPLITS)
     file = annotations or annotations_of(places.root, split)
     return Annotated(str(file), list(read_annotations(file).values()))
-
-
-def spread(count: int, images: int | None) -> list[int]:
-    """Indices of so many of ``count`` images.
-
-    Example:
-        >>> spread(10, 3), spread(2, None)
-        ([0, 3, 6], [0, 1])
-    """
-    images = count if images is None else min(images, count)
-    return [number * count // images for number in range(images)]

@@ -20,7 +20,7 @@ from gpe.experiments.removal.rankings import (
     kept_of,
     merged,
 )
-from gpe.experiments.trained import Trained
+from gpe.experiments.trained import Trained, autocast
 from gpe.models.inside import layout_of
 from gpe.models.running import pick_logits
 from gpe.models.stages import last_feature_map
@@ -38,7 +38,7 @@ class Layer:
         if name in ("", LAST):
             name = last_feature_map(network.model, few, inside=network.inside)
         self.at: dict[str, Any] = {"layer": name, "channel_dim": config.channel_dim}
-        with autocast(config):
+        with autocast(config.device, config.precision):
             layout = layout_of(network.model, name, few, channel_dim=config.channel_dim)
         self.few, self.name, self.width = few, name, layout.channels
 
@@ -62,7 +62,7 @@ class Layer:
 
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], None]:
             options: dict[str, Any] = {"start": indices[0], "keep": kept_of(count), **self.at}
-            with autocast(config):
+            with autocast(config.device, config.precision):
                 batches = self._labelled(indices, labels, answered="taylor" in modes)
                 found = rank_channels(self.network.model, batches, modes=modes, **options)
             return found, None
@@ -93,7 +93,7 @@ class Layer:
         counts, ranges = config.removals(self.width)
 
         every = self._labelled(range(len(self.images)), labels)
-        with autocast(config):
+        with autocast(config.device, config.precision):
             swept = answers_sweep(
                 self.network.model, every, orders, counts=counts, ranges=ranges, **self.at
             )
@@ -113,8 +113,3 @@ def centre_views(
             std=network.std,
             dtype=torch.float32,
         )
-
-
-def autocast(config: ClassificationConfig) -> torch.autocast:
-    bf16 = config.precision == "bf16"
-    return torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16)
