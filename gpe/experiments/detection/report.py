@@ -185,26 +185,20 @@ def _table(trial: Trial, removed: Removed) -> Table:
     paper = TABLE_S1[trial.detector]
     intervals = {"": trial.rates, TARGETED: removed.targeted, **removed.controls}
 
+    def cell(order: str, place: int, name: str) -> Cell | None:
+        if name not in trial.rates:
+            return None
+        mean, low, high = removed.band(order or TARGETED, removed.count if order else 0, name)
+        interval = intervals[order][name] if order in intervals else Estimate(mean, low, high)
+        return Cell(
+            number(mean),
+            paper=number(paper[order][place]) if order in paper else "",
+            lines=(_between(interval),),
+            bar=Bar(mean, trial.rates[name].value),
+        )
+
     def cells(order: str) -> list[Cell | None]:
-        found: list[Cell | None] = []
-        for place, name in enumerate(SETTINGS):
-            if name not in trial.rates:
-                found.append(None)
-                continue
-            mean, low, high = removed.band(order or TARGETED, removed.count if order else 0, name)
-            ends = f"{number(low)} to {number(high)}"
-            if order in intervals:
-                ends = _between(intervals[order][name])
-            mark = trial.rates[name].value
-            found.append(
-                Cell(
-                    number(mean),
-                    paper=number(paper[order][place]) if order in paper else "",
-                    lines=(ends,),
-                    bar=Bar(mean, mark),
-                )
-            )
-        return found
+        return [cell(order, place, name) for place, name in enumerate(SETTINGS)]
 
     def apart(found: dict[str, Estimate], papers: Sequence[str]) -> list[Cell | None]:
         return [

@@ -1,6 +1,6 @@
 """Figures 4, 6, S3 and S4: mIoU without the first channels, without a range, and what it costs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from gpe.experiments.removal.config import CONTROLS, GRID, MATCHED, PAPER_CHANNELS, RANDOM, SIDED
@@ -154,45 +154,36 @@ def _middle(removal: Removal) -> float:
 
 def _costs(trial: Trial) -> list[Block]:
     """Points that either half loses without the channels of one side: Figures S3 and S4."""
-    drawn = {side: [_cost(trial, side, half) for half in reversed(SIDES)] for side in SIDES}
-    shared = limits([line for found in drawn.values() for line in found], 0.0)
-    plots = [
-        Plot(
-            panel(found, label=AXES["top"], limits=shared, level=0.0, size=LARGE),
-            f"the first N {mode_of(side).kind} channels removed",
+    drawn = {
+        f"the first N {mode_of(side).kind} channels removed": (
+            [_cost(trial, side, half) for half in reversed(SIDES)],
             "points lost",
         )
-        for side, found in drawn.items()
-    ]
+        for side in SIDES
+    }
     keys = [
         Key(f"points of mIoU lost in the {half} half", dashes=dashes)
         for half, dashes in HALVES.items()
     ]
     heading = Heading("Figures S4 and S3: what either half loses", level=3)
-    return [heading, Legend(keys), Plots(plots, "wide")]
+    return [heading, Legend(keys), _pair(drawn)]
 
 
 def _specificities(trial: Trial) -> list[Block]:
     """Points that a half loses more than the other, by every ranking of that half."""
-    drawn, names = {}, [name for pair in pairs_of(trial) for name in pair]
-    for place, side in enumerate(SIDES):
-        own = [pair[place] for pair in pairs_of(trial)]
-        drawn[side] = [
-            _specific(trial, name, side) for name in [*([RANDOM] if trial.draws else []), *own]
-        ]
-    shared = limits([line for found in drawn.values() for line in found], 0.0)
-    plots = [
-        Plot(
-            panel(found, label=AXES["top"], limits=shared, level=0.0, size=LARGE),
-            f"channels of the {side} half",
+    random = [RANDOM] if trial.draws else []
+    drawn = {
+        f"channels of the {side} half": (
+            [_specific(trial, name, side) for name in [*random, *own]],
             f"points lost on the {side} minus elsewhere",
         )
-        for side, found in drawn.items()
-    ]
+        for side, own in zip(SIDES, zip(*pairs_of(trial), strict=True), strict=True)
+    }
+    names = [name for pair in pairs_of(trial) for name in pair]
     return [
         Heading("Which channels hurt their own half more", level=3),
-        legend(trial, [*names, *([RANDOM] if trial.draws else [])]),
-        Plots(plots, "wide"),
+        legend(trial, [*names, *random]),
+        _pair(drawn),
     ]
 
 
@@ -202,6 +193,16 @@ def _specific(trial: Trial, line: str, side: str) -> BandLine:
         values = [specificity(trial, order, side, count) for order in trial.orders(line)]
         points[count] = Value(fmean(values), min(values), max(values))
     return _line(line, points, {})
+
+
+def _pair(drawn: Mapping[str, tuple[list[BandLine], str]]) -> Plots:
+    """Panels on one scale about zero, by their titles: lines, and what their axis shows."""
+    shared = limits([line for found, _ in drawn.values() for line in found], 0.0)
+    plots = [
+        Plot(panel(found, label=AXES["top"], limits=shared, level=0.0, size=LARGE), title, text)
+        for title, (found, text) in drawn.items()
+    ]
+    return Plots(plots, "wide")
 
 
 def _map(grid: Grid) -> list[Block]:
