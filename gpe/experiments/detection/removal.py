@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 from gpe.data.boxed_views import BoxedSet, whole_batches
 from gpe.experiments.detection.config import TARGETED, AblationConfig, paper_row
-from gpe.experiments.detection.layers import place_of
+from gpe.experiments.detection.layers import Place
 from gpe.experiments.detection.scores import (
     Boxes,
     People,
@@ -59,7 +59,7 @@ class Removal:
         self.people = People(images)
         self.own = list(share(range(len(images))))
         self.kept: Kept = {}
-        self.place = place_of(model, config.level, config.layer, images.size)
+        self.place = Place(model, config.level, config.layer, images.size)
 
     @torch.no_grad()
     def done(self) -> Record:

@@ -31,7 +31,7 @@ from gpe.experiments.detection.config import (
     EvaluationConfig,
 )
 from gpe.experiments.detection.images import annotated, boxed_images
-from gpe.experiments.detection.layers import place_of
+from gpe.experiments.detection.layers import Place
 from gpe.experiments.detection.networks import build, open_detector, rebuilt
 from gpe.experiments.detection.removal import Removal
 from gpe.experiments.detection.scores import (
@@ -347,7 +347,7 @@ def _trained(
     ]
     for config, training in zip(configs, trainings, strict=True):
         untrained = build(replace(training, weights=None)).eval()
-        place_of(untrained, config.level, config.layer, (128, 256))  # told before hours of training
+        Place(untrained, config.level, config.layer, (128, 256))  # told before hours of training
     directories = run(trainings, replace(places, force=False), progress)
     return [
         replace(config, checkpoint=str(directory), preset=None)
