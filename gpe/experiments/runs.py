@@ -212,18 +212,3 @@ def clear(directory: Path) -> None:
     """Interrupted, a new run is neither finished nor continues the end of an old one."""
     for file in (directory / CHECKPOINT, directory / RECORD, *directory.glob(f"{PARTIAL}*")):
         file.unlink(missing_ok=True)
-
-
-@contextmanager
-def expecting(what: str) -> Iterator[None]:
-    """Raise an InputError that expected ``what`` for whatever a block raises.
-
-    Around what is not ours: networks of others, and checkpoints, which may hold anything.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{what}, got {type(error).__name__}: {reason:.100}") from None

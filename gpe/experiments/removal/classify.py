@@ -16,7 +16,7 @@ from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
 from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
-from gpe.experiments.removal.config import ClassificationConfig, expect_counts
+from gpe.experiments.removal.config import ClassificationConfig
 from gpe.experiments.removal.layers import Layer, centre_views
 from gpe.experiments.removal.rankings import (
     arrays_of,
@@ -156,8 +156,7 @@ def _seen(
         some = range(min(2, len(images)))
         few = next(centre_views(config, network, images, some))
         split = split_classifier(model, few)
-        expect_counts(config.counts, split.head.in_features)
-        expect_channels(read, split.head.in_features)
+        expect_channels(read, config.counts, split.head.in_features)
         # Pooled, the channels of the last feature map are those that the linear layer reads.
         layers = [split.layer]
         if read:

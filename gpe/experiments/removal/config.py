@@ -317,12 +317,6 @@ class AblateConfig(RemovalConfig):
         return [ClassificationConfig.of(model=model, **given, **of_classifier) for model in models]
 
 
-def expect_counts(counts: Sequence[int] | None, channels: int) -> None:
-    """Raise an InputError for more channels than the layer has, before it is ranked."""
-    if counts and max(counts) > channels:
-        raise InputError(f"counts: expected each from 0 to {channels}, got {max(counts)}")
-
-
 def step_of(channels: int) -> int:
     """A twentieth of a layer's channels: 100 of 2,048, as in Figure 4."""
     return max(1, round(channels / 20.48))

@@ -12,7 +12,7 @@ from gpe.ablation import ClassifierAblation, answers_sweep
 from gpe.data import centre_view
 from gpe.experiments.canvases import LAST
 from gpe.experiments.images import Images
-from gpe.experiments.removal.config import ClassificationConfig, expect_counts
+from gpe.experiments.removal.config import ClassificationConfig
 from gpe.experiments.removal.rankings import (
     expect_about,
     expect_channels,
@@ -56,8 +56,7 @@ class Layer:
             InputError: more channels than there are, or rankings of another layer or network.
         """
         config, count = self.config, len(self.images)
-        expect_counts(config.counts, self.width)
-        expect_channels(read, self.width)
+        expect_channels(read, config.counts, self.width)
         expect_about(read, [self.name], [config.weights_digest])
 
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], None]:

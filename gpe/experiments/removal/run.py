@@ -26,7 +26,6 @@ from gpe.experiments.removal.config import (
     PAPER_COUNTS,
     ClassificationConfig,
     RemovalConfig,
-    expect_counts,
     ranges_of,
 )
 from gpe.experiments.removal.rankings import (
@@ -149,8 +148,7 @@ class _Target:
     def done(self, given: Mapping[str, ChannelRanking]) -> Record:
         """The record of the job; rankings and arrays are left beside it."""
         width = self._channels()
-        expect_counts(self.config.counts, width)
-        expect_channels(given, width)
+        expect_channels(given, self.config.counts, width)
         ranked = self._rankings()
         wanted, matched = wanted_of(self.config, ranked)
         rankings = {**wanted, **given}
