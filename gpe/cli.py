@@ -111,7 +111,7 @@ def _function(folder: str, command: Command) -> Callable[..., None]:
             places[name] = given.pop(name)
         _run(folder, command, _parsed(command.config, given), places, extra, as_json)
 
-    parameters = [*_parameters(command), _parameter("as_json", bool, _AS_JSON, False, "--json")]
+    parameters = [*_parameters(command), _parameter("as_json", bool, _AS_JSON, False)]
     parameters.sort(key=lambda parameter: parameter.default is not Parameter.empty)
     call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -140,7 +140,7 @@ def _run(
             _print_runs(directories, found.out, as_json)
 
 
-_AS_JSON = Option("Print the record alone, or a list of several")
+_AS_JSON = Option("Print the record alone, or a list of several", flag="--json")
 
 
 def _parameters(command: Command) -> Iterator[Parameter]:
@@ -178,12 +178,11 @@ def _parameter(
     kind: Any,
     said: Option,
     default: Any,
-    flag: str = "",
     *,
     metavar: str = "",
     shown: str = "",
 ) -> Parameter:
-    flag = flag or said.flag or f"--{name.replace('_', '-')}"
+    flag = said.flag or f"--{name.replace('_', '-')}"
     shown = shown or said.unset
     # Brackets are rich's markup unless they are escaped.
     help = f"{said.help} \\[default: {shown}]" if shown else said.help

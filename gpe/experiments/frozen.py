@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,22 +35,17 @@ class Found:
     rankings: Mapping[str, ChannelRanking] = field(default_factory=dict)
 
 
-class Look(Protocol[SomeConfig]):  # type: ignore[misc]
-    """Looks at one network, for ``config``; ``tell`` is told what is being done."""
-
-    def __call__(self, config: SomeConfig, seen: Seen, *, tell: Callable[[str], None]) -> Found: ...
-
-
 def look_at_all(
     experiment: str,
     configs: Sequence[SomeConfig],
     places: Places,
     progress: Progress,
-    look: "Look[SomeConfig]",
+    look: Callable[[SomeConfig, Seen, Callable[[str], None]], Found],
 ) -> list[Path]:
     """Calls ``look`` for each configuration and records what it found; returns the directories.
 
-    A network and images are opened once where configurations that share them follow one another.
+    Its last argument is told what is being done. A network and images are opened once where
+    configurations that share them follow one another.
 
     Raises:
         InputError: a network, weights or images that cannot be had, or what ``look`` raises.
@@ -77,7 +72,7 @@ def look_at_all(
         )
         opened = replace(opened, model=opened.model.to(config.device))
         seen = opened, _layers(config, opened, progress.note), *sets
-        found = look(config, seen, tell=progress.tell)
+        found = look(config, seen, progress.tell)
         save_rankings(found.rankings, directory)
         save_arrays(directory, found.arrays)
         result = {"network": opened.name, "task": opened.task, **found.result}

@@ -46,11 +46,13 @@ class Progress:
             self._status.update(escape(text))
             self._status.start()
         else:
-            self._print_line(text)
+            self.note(text)
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self._print_line(text)
+        self._status.stop()
+        if is_first():
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def skip(self, name: str, why: str) -> None:
         """Instead of a run."""
@@ -70,17 +72,12 @@ class Progress:
         with Bar(
             *columns, console=self.console, transient=True, disable=not self.console.is_terminal
         ) as bar:
-            yield RunProgress(bar, self._print_line, epochs, images, done)
+            yield RunProgress(bar, self.note, epochs, images, done)
 
     def _head(self, name: str, remark: str) -> None:
         self._started += 1
         number = f"[{self._started}/{self.runs}] " if self.runs > 1 else ""
-        self._print_line(f"{number}{name}{remark}")
-
-    def _print_line(self, text: str) -> None:
-        self._status.stop()
-        if is_first():
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.note(f"{number}{name}{remark}")
 
 
 class RunProgress:

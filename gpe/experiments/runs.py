@@ -225,18 +225,3 @@ def anew(directory: Path) -> Iterator[None]:
             for file in directory.glob(f"{BEFORE}*"):
                 file.replace(directory / file.name.removeprefix(BEFORE))
         raise
-
-
-@contextmanager
-def expecting(what: str) -> Iterator[None]:
-    """Raise an InputError that expected ``what`` for whatever a block raises.
-
-    Around what is not ours: networks of others, and checkpoints, which may hold anything.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{what}, got {type(error).__name__}: {reason:.100}") from None

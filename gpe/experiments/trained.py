@@ -14,12 +14,13 @@ from gpe.data.opening import Interpolation
 from gpe.errors import InputError
 from gpe.experiments import EXPERIMENTS
 from gpe.experiments.options import PRETRAINED, RANDOM
-from gpe.experiments.runs import CHECKPOINT, expecting
+from gpe.experiments.runs import CHECKPOINT
 from gpe.models import load_location_checkpoint, open_model
 from gpe.models.checkpoints import read_file
 from gpe.models.deeplab import load_deeplab_checkpoint
 from gpe.models.inside import digest
 from gpe.models.pretrained import Task
+from gpe.models.running import foreign
 from gpe.models.stages import what_follows
 
 # Checkpoints of before did not say what left them: an option that the others do not have.
@@ -124,6 +125,11 @@ def open_trained(
     return replace(found, input_size=input_size, resize_size=resize_size)
 
 
+def autocast(device: str | torch.device, precision: str) -> torch.autocast:
+    """To bfloat16 where the precision is bf16."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def about_layer(network: Trained, layer: str, images: Tensor) -> str:
     """Which layer is looked at, and what of the network follows it."""
     follows = ", ".join(what_follows(network.model, layer, images)) or "nothing"
@@ -134,7 +140,7 @@ def _of_run(path: Path, seed: int | None) -> Trained:
     """The network of a run: with its weights, or as ``seed`` makes it before any training."""
     checkpoint = path / CHECKPOINT
     what = f"model: expected {checkpoint} to be one of gpe location, augshift or segment train"
-    with expecting(what):
+    with foreign(f"{what}, got another"):
         state = read_file(checkpoint, "model")
         said = state.get("experiment")
         if said is None:

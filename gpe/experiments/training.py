@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,36 +15,13 @@ from gpe.data import generator
 from gpe.errors import InputError
 from gpe.experiments.options import TrainingConfig
 from gpe.experiments.parallel import Shared
-from gpe.experiments.processes import is_first, several, summed
+from gpe.experiments.processes import expect_enough, is_first, several, summed
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import CHECKPOINT, as_json
+from gpe.experiments.trained import autocast
 from gpe.records import Record, atomic, save_arrays
 
 SomeConfig = TypeVar("SomeConfig", bound=TrainingConfig)
-
-
-class Trial(Protocol):
-    """One network and how it is trained and tested, as the loop sees it."""
-
-    images_per_epoch: int
-    num_classes: int
-    device: torch.device
-    shared: Shared
-
-    def train_epoch(self, epoch: int) -> Iterator["Tally"]:
-        """Train one epoch, counted from 1; yields its running tally after each step."""
-
-    def test(self, epoch: int) -> tuple["Tally", dict[str, Tensor]]:
-        """Test once; also the arrays that a report draws pictures from, of any epoch."""
-
-    def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What takes too long for every epoch: more results, more arrays. After the last."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next epoch depends on."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
 
 
 class Tally:
@@ -89,9 +66,10 @@ class Tally:
 
 
 class NetworkTrial(Generic[SomeConfig]):
-    """What the trials of one network have in common.
+    """One network and how it is trained and tested, as the loop sees it.
 
-    Theirs are ``optimizer`` and ``scheduler``, which are made after the network.
+    Each experiment's own are its epochs and tests, and what is declared here: ``optimizer`` and
+    ``scheduler`` are made after the network.
 
     Args:
         config: has ``device``, ``precision`` and ``compile``.
@@ -103,7 +81,12 @@ class NetworkTrial(Generic[SomeConfig]):
 
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    images_per_epoch: int
+    num_classes: int
+    train_set: Any
     clip: float | None = None  # greatest norm of the gradient
+    # What whoever uses the network needs to know of the images it was trained on.
+    IMAGES: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -132,10 +115,26 @@ class NetworkTrial(Generic[SomeConfig]):
         self.optimizer.step()
         self.scheduler.step()
 
+    def train_epoch(self, epoch: int) -> Iterator[Tally]:
+        """Train one epoch, counted from 1; yields its running tally after each step."""
+        raise NotImplementedError
+
+    def test(self, epoch: int) -> tuple[Tally, dict[str, Tensor]]:
+        """Test once; also the arrays that a report draws pictures from, of any epoch."""
+        raise NotImplementedError
+
+    def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What takes too long for every epoch: more results, more arrays. After the last."""
+        return {}, {}
+
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in self._STATE}
+        """All that the next epoch depends on, and what is known of the images."""
+        state = {name: getattr(self, name).state_dict() for name in self._STATE}
+        images = {name: getattr(self.train_set, name) for name in self.IMAGES}
+        return state | ({"images": images} if images else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
         for name in self._STATE:
             getattr(self, name).load_state_dict(state[name])
 
@@ -143,8 +142,22 @@ class NetworkTrial(Generic[SomeConfig]):
 
     def autocast(self) -> torch.autocast:
         """To what the configuration's precision says."""
-        bf16 = self.config.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+        return autocast(self.device, self.config.precision)
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """Whole batches in an epoch: batch norm of a batch of one image cannot be had.
+
+    Raises:
+        InputError: not one, or too small a batch for all processes.
+    """
+    if images < batch_size:
+        raise InputError(
+            f"batch_size: expected at most {images}, as many as there are images to train on, "
+            f"got {batch_size}"
+        )
+    expect_enough(images - images % batch_size, batch_size)
+    return images // batch_size
 
 
 @dataclass
@@ -157,7 +170,11 @@ class _History:
 
 
 def fit(
-    experiment: str, trial: Trial, config: TrainingConfig, directory: Path, progress: Progress
+    experiment: str,
+    trial: NetworkTrial,
+    config: TrainingConfig,
+    directory: Path,
+    progress: Progress,
 ) -> Record:
     """Trains and tests ``config.epochs`` epochs; returns the record.
 
@@ -234,7 +251,7 @@ def _result(epochs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def _save(
-    experiment: str, trial: Trial, directory: Path, config: dict[str, Any], history: _History
+    experiment: str, trial: NetworkTrial, directory: Path, config: dict[str, Any], history: _History
 ) -> None:
     state = {
         "experiment": experiment,
@@ -246,7 +263,7 @@ def _save(
         torch.save(state, path)
 
 
-def _resume(trial: Trial, directory: Path, config: dict[str, Any]) -> _History:
+def _resume(trial: NetworkTrial, directory: Path, config: dict[str, Any]) -> _History:
     path = directory / CHECKPOINT
     if not path.exists():
         return _History()

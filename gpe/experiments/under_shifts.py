@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpe.choices import ShiftProtocol
+from gpe.data.listing import spread
 from gpe.experiments.images import Images
 from gpe.experiments.processes import share
 from gpe.experiments.runs import Partial
@@ -91,7 +92,7 @@ def probabilities_under_shifts(
         ``images`` uint8 ``[K,3,h,w]``; ``labels`` int64 ``[K]``; ``shifts`` int64 ``[S]``, in
         pixels to the right; ``probabilities`` float32 ``[K,S,classes]``.
     """
-    chosen = torch.arange(min(SAMPLES, len(images))) * len(images) // min(SAMPLES, len(images))
+    chosen = torch.tensor(spread(len(images), SAMPLES))
     batch = next(images.batches(chosen, SAMPLES))
     border = (batch.images.shape[3] - size) // 2
     reach = min(SAMPLE_SHIFT, border) if protocol == "crop" else min(SAMPLE_SHIFT, size - 1)

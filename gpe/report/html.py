@@ -20,7 +20,7 @@ def page(parts: Sequence[Sequence[Block]], *, title: str, footer: str) -> str:
     headings = [block for part in parts for block in part if isinstance(block, Heading)]
     raw = [block for part in parts for block in part if isinstance(block, RawHtml)]
     style = STYLE.read_text()
-    return _template().render(
+    return template(_HERE / "page.html").render(
         parts=parts,
         title=title,
         footer=footer,
@@ -61,12 +61,13 @@ def _column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
 
 
 @cache
-def _template() -> Template:
+def template(path: Path) -> Template:
+    """Of a page or a part of one."""
     templates = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(path.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("page.html")
+    return templates.get_template(path.name)

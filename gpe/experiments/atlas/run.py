@@ -37,7 +37,7 @@ def run(configs: Sequence[AtlasConfig], places: Places, progress: Progress) -> l
     return look_at_all("atlas", configs, places, progress, atlas)
 
 
-def atlas(config: AtlasConfig, seen: Seen, *, tell: Callable[[str], None]) -> Found:
+def atlas(config: AtlasConfig, seen: Seen, tell: Callable[[str], None]) -> Found:
     """What each channel of a layer tells of the cell, and which are specific to what region.
 
     Each test image lies in each cell once. Its mirror lies in one, drawn at random, mirrored: as

@@ -6,11 +6,11 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.experiments.augshift.trials import Trial, by, method_of
 from gpe.records import load_arrays
 from gpe.report.blocks import Bar, Block, Cell, Column, Heading, Note, RawHtml, Row, Section, Table
+from gpe.report.html import template
 from gpe.report.plots import png
 from gpe.report.words import number
 
@@ -78,14 +78,7 @@ def film(trials: Sequence[Trial]) -> list[Block]:
 def _drawing(drawn: Sequence[Answers], index: int, truth: str) -> RawHtml:
     """A strip of pictures, and below it the answers of each network, step by step."""
     first = drawn[0]
-    templates = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = templates.get_template("film.html").render(
+    html = template(_HERE / "film.html").render(
         truth=truth,
         steps=len(first.shifts) - 1,
         film=_film(first.images[index], first.shifts.tolist(), first.trial),

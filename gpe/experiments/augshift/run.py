@@ -57,6 +57,7 @@ def run(configs: Sequence[AugShiftConfig], places: Places, progress: Progress) -
 class AugShiftTrial(NetworkTrial[AugShiftConfig]):
     """One network, trained on one crop or two of each image, and tested on shifted images."""
 
+    IMAGES = ("classes", "mean", "std")
     model: Classifier
 
     def __init__(
@@ -151,12 +152,6 @@ class AugShiftTrial(NetworkTrial[AugShiftConfig]):
         )
         arrays = probabilities_under_shifts(self._logits, self.test_set, **options)
         return {"consistency": rows, "classes": list(self.test_set.classes)}, arrays
-
-    def state_dict(self) -> dict[str, Any]:
-        # What whoever uses the network needs to know of the images it was trained on.
-        names = ("classes", "mean", "std")
-        images = {name: getattr(self.train_set, name) for name in names}
-        return super().state_dict() | {"images": images}
 
     def _loss(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and logits of crops ``[V·N,3,h,w]``, as a mean over crops: with Equation 1's sum,

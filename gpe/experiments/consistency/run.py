@@ -16,7 +16,7 @@ from gpe.experiments.processes import is_first
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.shifts import expect_room
-from gpe.experiments.trained import open_trained
+from gpe.experiments.trained import autocast, open_trained
 from gpe.experiments.under_shifts import consistency_rows, probabilities_under_shifts
 from gpe.models.running import forward, pick_logits
 from gpe.records import Record, save_arrays
@@ -58,12 +58,11 @@ def run(configs: Sequence[ConsistencyConfig], places: Places, progress: Progress
         classes = network.num_classes or 0
         match = match_classes(network.classes, images.classes, count=classes)
         progress.note(f"{config.data}: classes matched {match.reason}")
-        device = torch.device(config.device)
-        model = network.model.to(device)
+        model = network.model.to(config.device)
 
         @torch.no_grad()
         def logits(views: Tensor) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with autocast(config.device, config.precision):
                 return pick_logits(forward(model, views))
 
         options: dict[str, Any] = {

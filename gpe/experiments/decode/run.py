@@ -27,7 +27,7 @@ def run(configs: Sequence[DecodeConfig], places: Places, progress: Progress) -> 
     return look_at_all("decode", configs, places, progress, decode)
 
 
-def decode(config: DecodeConfig, seen: Seen, *, tell: Callable[[str], None]) -> Found:
+def decode(config: DecodeConfig, seen: Seen, tell: Callable[[str], None]) -> Found:
     """What each readout reads from each layer.
 
     Raises:

@@ -14,7 +14,6 @@ from gpe.report.plots import DASHES, BandLine, drawing, limits, miss_curves, pan
 COLOURS = {"": "ink", RANDOM: "grey", TARGETED: "blue"}
 _NAMES = {"": "nothing removed", RANDOM: "random channels", TARGETED: "channels by position"}
 _BOXES = (("found", "teal", ""), ("missed", "red", "4 2"), ("false", "orange", ""))
-_SIZE = (2.7, 2.1)
 
 
 def losses(trial: Trial, removed: Removed) -> list[Block]:
@@ -39,7 +38,6 @@ def losses(trial: Trial, removed: Removed) -> list[Block]:
                 label="N, channels removed",
                 limits=shared,
                 level=trial.rates[setting].value,
-                size=_SIZE,
             ),
             setting,
             "miss rate, %",
@@ -58,11 +56,11 @@ def losses(trial: Trial, removed: Removed) -> list[Block]:
     return [Legend(keys), Plots(plots, "small"), Note(about)]
 
 
-def curves(trials: Sequence[tuple[Trial, str]]) -> list[Block]:
+def curves(trials: Sequence[Trial]) -> list[Block]:
     """Miss rate against false boxes per image: of one trial each removal, of several each."""
     lines: dict[str, list[tuple[np.ndarray, str, str]]] = {}
     keys = []
-    for place, (trial, _) in enumerate(trials):
+    for place, trial in enumerate(trials):
         arrays = trial.arrays()
         names = [name for name in COLOURS if any(a.startswith(f"curve.{name}.") for a in arrays)]
         dashes = DASHES[place % len(DASHES)]

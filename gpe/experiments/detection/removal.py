@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 from gpe.data.boxed_views import BoxedSet, whole_batches
 from gpe.experiments.detection.config import TARGETED, AblationConfig, paper_row
-from gpe.experiments.detection.layers import place_of
+from gpe.experiments.detection.layers import Place
 from gpe.experiments.detection.scores import (
     Boxes,
     People,
@@ -32,6 +32,7 @@ from gpe.experiments.removal.rankings import (
     wanted_of,
 )
 from gpe.experiments.runs import Partial, record
+from gpe.experiments.trained import autocast
 from gpe.models.detection import Detector
 from gpe.ops.flip_difference import flip_difference
 from gpe.ranking import ChannelRanking
@@ -58,7 +59,7 @@ class Removal:
         self.people = People(images)
         self.own = list(share(range(len(images))))
         self.kept: Kept = {}
-        self.place = place_of(model, config.level, config.layer, images.size)
+        self.place = Place(model, config.level, config.layer, images.size)
 
     @torch.no_grad()
     def done(self) -> Record:
@@ -125,7 +126,7 @@ class Removal:
         room = int(self.config.cache * 2**30)
         places = self._places(done)
         for place, images in zip(places, self._batches(places), strict=True):
-            with self._autocast():
+            with autocast(self.config.device, self.config.precision):
                 kept = self.place.read(images)
                 seen = self.place.ranked(kept)
                 mirrored = self.place.ranked(self.place.read(images.flip(-1)))
@@ -166,7 +167,7 @@ class Removal:
             done = saved[0]
             rows = {point: saved[1][_name(point)] for point in points}
         for place, kept in self._begun(done):
-            with self._autocast():
+            with autocast(self.config.device, self.config.precision):
                 found = self.place.without(
                     kept, self.images.size, orders, counts, self.config.least_score
                 )
@@ -184,7 +185,7 @@ class Removal:
             if place in self.kept:
                 yield place, self.kept.pop(place)
             else:
-                with self._autocast():
+                with autocast(self.config.device, self.config.precision):
                     yield place, self.place.read(next(again))
 
     def _places(self, done: int) -> range:
@@ -204,10 +205,6 @@ class Removal:
             workers=self.workers,
             device=self.config.device,
         )
-
-    def _autocast(self) -> torch.autocast:
-        device = torch.device(self.config.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
 
 
 def _name(point: tuple[str, int]) -> str:

@@ -43,7 +43,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     """
     order = [*LABELS, ""]
     trials = sorted(read_all(runs), key=lambda trial: (order.index(trial.detector), trial.title))
-    removals = [trial for trial in trials if trial.removed is not None]
+    removals = [(trial, trial.removed) for trial in trials if trial.removed is not None]
     if not removals:
         return _scored(trials)
     found: list[Block] = [
@@ -51,28 +51,25 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     ]
     found += [Finding(text) for text in _over_seeds(removals)]
     alone = len(found) == 1
-    for trial in removals:
+    for trial, removed in removals:
         named = trial.title if len(removals) > 1 else ""
-        assert trial.removed is not None
         found += [
-            Finding(_result(trial, trial.removed), named, lead=alone),
-            Finding(_how_sure(trial, trial.removed), lead=False),
+            Finding(_result(trial, removed), named, lead=alone),
+            Finding(_how_sure(trial, removed), lead=False),
         ]
-        found += [Finding(text, lead=False) for text in _against(trial, trial.removed)]
-    layers = {f"of {trial.where}" for trial in removals if trial.where}
-    layers |= {"of the latent before the heads" for trial in removals if not trial.where}
+        found += [Finding(text, lead=False) for text in _against(trial, removed)]
+    layers = {f"of {trial.where or 'the latent before the heads'}" for trial, _ in removals}
     found.append(
         Note(
             f"Channels {listing(sorted(layers))}, ranked by how much they change when the "
             f"image is mirrored (Equation 2), are set to zero. {_ABOUT}"
         )
     )
-    for trial in removals:
-        assert trial.removed is not None
+    for trial, removed in removals:
         found += [
             Heading(trial.title),
             Note(f"{recipe([trial], _RECIPE)}. {count(trial.images, 'image')}."),
-            _table(trial, trial.removed),
+            _table(trial, removed),
             Note(
                 "In parentheses the paper's, on CityPersons and without 100 channels of "
                 f"{PAPER_CHANNELS[trial.detector]}. Below a value its 95 % interval over images; "
@@ -80,8 +77,8 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
                 where="both",
             ),
             Heading("Miss rate without the first N channels", level=3),
-            *losses(trial, trial.removed),
-            *curves([(trial, "")]),
+            *losses(trial, removed),
+            *curves([trial]),
             *pictures(trial),
         ]
     return found
@@ -159,12 +156,11 @@ def _how_sure(trial: Trial, removed: Removed) -> str:
     )
 
 
-def _over_seeds(trials: Sequence[Trial]) -> list[str]:
+def _over_seeds(trials: Sequence[tuple[Trial, Removed]]) -> list[str]:
     """Of each detector that was trained with several seeds: whether all of them agree."""
     found = []
-    for (label, where), some in groupby(trials, key=lambda trial: (trial.label, trial.where)):
-        who = ", ".join(filter(None, (label, where)))
-        removals = [trial.removed for trial in some if trial.removed is not None]
+    for names, some in groupby(trials, key=lambda each: (each[0].label, each[0].where)):
+        who, removals = ", ".join(filter(None, names)), [removed for _, removed in some]
         if len(removals) < 2:
             continue
         parts = []
@@ -189,26 +185,20 @@ def _table(trial: Trial, removed: Removed) -> Table:
     paper = TABLE_S1[trial.detector]
     intervals = {"": trial.rates, TARGETED: removed.targeted, **removed.controls}
 
+    def cell(order: str, place: int, name: str) -> Cell | None:
+        if name not in trial.rates:
+            return None
+        mean, low, high = removed.band(order or TARGETED, removed.count if order else 0, name)
+        interval = intervals[order][name] if order in intervals else Estimate(mean, low, high)
+        return Cell(
+            number(mean),
+            paper=number(paper[order][place]) if order in paper else "",
+            lines=(_between(interval),),
+            bar=Bar(mean, trial.rates[name].value),
+        )
+
     def cells(order: str) -> list[Cell | None]:
-        found: list[Cell | None] = []
-        for place, name in enumerate(SETTINGS):
-            if name not in trial.rates:
-                found.append(None)
-                continue
-            mean, low, high = removed.band(order or TARGETED, removed.count if order else 0, name)
-            ends = f"{number(low)} to {number(high)}"
-            if order in intervals:
-                ends = _between(intervals[order][name])
-            mark = trial.rates[name].value
-            found.append(
-                Cell(
-                    number(mean),
-                    paper=number(paper[order][place]) if order in paper else "",
-                    lines=(ends,),
-                    bar=Bar(mean, mark),
-                )
-            )
-        return found
+        return [cell(order, place, name) for place, name in enumerate(SETTINGS)]
 
     def apart(found: dict[str, Estimate], papers: Sequence[str]) -> list[Cell | None]:
         return [
@@ -271,7 +261,7 @@ def _scored(trials: Sequence[Trial]) -> list[Block]:
             "Beside a miss rate its 95 % interval over images; in parentheses the paper's.",
             where="both",
         ),
-        *curves([(trial, "") for trial in trials]),
+        *curves(trials),
     ]
     for trial in trials:
         found += [Heading(trial.title, level=3), *pictures(trial)] if trial.detector else []

@@ -31,7 +31,7 @@ from gpe.experiments.detection.config import (
     EvaluationConfig,
 )
 from gpe.experiments.detection.images import annotated, boxed_images
-from gpe.experiments.detection.layers import place_of
+from gpe.experiments.detection.layers import Place
 from gpe.experiments.detection.networks import build, open_detector, rebuilt
 from gpe.experiments.detection.removal import Removal
 from gpe.experiments.detection.scores import (
@@ -47,7 +47,6 @@ from gpe.experiments.detection.scores import (
 from gpe.experiments.options import Places
 from gpe.experiments.processes import (
     count,
-    expect_enough,
     expect_one_process,
     expect_trained,
     is_first,
@@ -57,7 +56,8 @@ from gpe.experiments.processes import (
 )
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
-from gpe.experiments.training import NetworkTrial, Tally, fit
+from gpe.experiments.trained import autocast
+from gpe.experiments.training import NetworkTrial, Tally, fit, steps_of
 from gpe.metrics.detections import read_detections
 from gpe.models.detection import Detector
 from gpe.records import Record, save_arrays
@@ -127,15 +127,9 @@ class DetectionTrial(NetworkTrial[DetectionConfig]):
         sync_batch_norm: bool = True,
     ):
         self.train_set, self.test_set, self.workers = train, test, workers
-        if len(train) < config.batch_size:
-            raise InputError(
-                f"batch_size: expected at most {len(train)}, as many as there are images to "
-                f"train on, got {config.batch_size}"
-            )
+        steps = steps_of(len(train), config.batch_size)
         self.people = People(test)
-        steps = len(train) // config.batch_size
         self.images_per_epoch = steps * config.batch_size
-        expect_enough(self.images_per_epoch, config.batch_size)
         # What is trained; and what is tested and kept: its running mean.
         self.raw = build(config)
         super().__init__(
@@ -242,11 +236,10 @@ def found_by(
     done, rows = 0, torch.zeros(0, 6)
     if partial is not None and (kept := partial.load()) is not None:
         done, rows = kept[0], kept[1]["rows"]
-    device = torch.device(config.device)
     for batch in whole_batches(
         images, size, order=indices[done:], workers=workers, device=config.device
     ):
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with autocast(config.device, config.precision):
             found = model.detect(model.latent(batch), images.size, least_score=config.least_score)
         rows, done = torch.cat([rows, flat(found, done)]), done + len(batch)
         if partial is not None:
@@ -354,7 +347,7 @@ def _trained(
     ]
     for config, training in zip(configs, trainings, strict=True):
         untrained = build(replace(training, weights=None)).eval()
-        place_of(untrained, config.level, config.layer, (128, 256))  # told before hours of training
+        Place(untrained, config.level, config.layer, (128, 256))  # told before hours of training
     directories = run(trainings, replace(places, force=False), progress)
     return [
         replace(config, checkpoint=str(directory), preset=None)

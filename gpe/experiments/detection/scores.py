@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from gpe.data.boxed_views import BoxedSet
+from gpe.data.listing import spread
 from gpe.errors import InputError
 from gpe.experiments.detection.config import SETTINGS
 from gpe.experiments.detection.images import Annotated
@@ -98,10 +99,9 @@ def pictures(images: BoxedSet, people: People, found: Mapping[str, Boxes]) -> di
     """
     some = [n for n, rows in enumerate(people.rows) if len(_reasonable(rows))]
     some = [n for n in some if all(n in boxes for boxes in found.values())]
-    count = min(PICTURES, len(some))
     least = _least_score(people, next(iter(found.values())))
     arrays = {}
-    for place, index in enumerate(some[number * len(some) // count] for number in range(count)):
+    for place, index in enumerate(some[n] for n in spread(len(some), PICTURES)):
         step = -(-max(images.size) // _SIDE)
         arrays[f"image{place}"] = images[index].image[:, ::step, ::step]
         for name, boxes in found.items():

@@ -1,7 +1,7 @@
 """Records of ``gpe detect`` and ``gpe table-s1`` as the report reads them, checked once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -123,9 +123,7 @@ def read_all(runs: Sequence[Run]) -> list[Trial]:
         for trial in trials
     ]
     titles = told_apart(names, configs, _FIRST)
-    return [
-        Trial(**vars(trial) | {"title": title}) for trial, title in zip(trials, titles, strict=True)
-    ]
+    return [replace(trial, title=title) for trial, title in zip(trials, titles, strict=True)]
 
 
 def _read(run: Run) -> Trial:

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from math import isnan
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpe.ablation import ablation_sweep, classifier_sweep
 from gpe.ablation.choice import Engines
 from gpe.ablation.classification import logits_without
 from gpe.ablation.plan import make_plan
+from gpe.data.listing import spread
 from gpe.data.pixels import IGNORE
 from gpe.experiments.images import images_for
 from gpe.experiments.options import Places
@@ -20,6 +19,7 @@ from gpe.experiments.removal.classify import reference
 from gpe.experiments.removal.config import REGIONS, ClassificationConfig, RemovalConfig
 from gpe.experiments.removal.layers import centre_views
 from gpe.experiments.segmentation.run import expect_classes, open_segmenter, pixels
+from gpe.experiments.segmentation.scores import answer_of, percent
 from gpe.experiments.trained import Trained
 from gpe.metrics.evaluating import evaluating
 from gpe.metrics.region_iou import mean_iou, resolve_regions
@@ -73,7 +73,7 @@ class Segmenter:
         engines = Engines(self.model, self.layout, "auto", _MEMORY)
         arrays = {"palette": torch.tensor(self.images.palette, dtype=torch.uint8)}
         found = []
-        for place, index in enumerate(_spread(len(self.images), number)):
+        for place, index in enumerate(spread(len(self.images), number)):
             image, labels = self.images.samples[index]
             step = -(-max(labels.shape) // SIDE)
             seen = self.images.normalise(image[None].to(self.config.device))
@@ -81,8 +81,7 @@ class Segmenter:
             with eager(self.model) as network, evaluating(network), torch.inference_mode():
                 engine = engines.engine(seen, plan)
                 for variant, logits in engine.run(seen, plan, range(len(plan.variants))):
-                    full = F.interpolate(logits.float(), labels.shape, mode="bilinear")
-                    answer = full[0].argmax(0).byte().cpu()
+                    answer = answer_of(logits, labels.shape)
                     said[variant] = answer[::step, ::step]
                     scores[variant] = self._scores(answer, labels)
             answers = torch.stack([said[variant] for variant in plan.variant_of])
@@ -107,7 +106,7 @@ class Segmenter:
         )
         right = (answer == labels)[labels != IGNORE].double().mean().item()
         shares = {"accuracy": right, **dict(zip(rectangles, mean_iou(confusion), strict=True))}
-        return {name: _percent(float(share)) for name, share in shares.items()}
+        return {name: percent(float(share)) for name, share in shares.items()}
 
     def alone(self, channels: Tensor) -> Rows:
         """The mIoU of each region without each of these channels, of all images."""
@@ -122,7 +121,7 @@ class Segmenter:
         )
         return [
             {"channel": int(channels[row["start"]]), "region": row["region"]}
-            | {"miou": _percent(row["miou"])}
+            | {"miou": percent(row["miou"])}
             for row in swept.rows
         ]
 
@@ -150,7 +149,7 @@ class Classifier:
         """As of :class:`Segmenter`, but ``answers`` and how sure they are, ``shares``, are
         ``[orders,counts,images]``."""
         plan = make_plan(orders, counts, (), self.channels)
-        chosen = torch.tensor(_spread(len(self.images), number))
+        chosen = torch.tensor(spread(len(self.images), number))
         with torch.no_grad():
             latents = self._latents[chosen.to(self.config.device)]
             said = dict(logits_without(latents, self.head, plan))
@@ -195,16 +194,6 @@ class Classifier:
     def _latents(self) -> Tensor:
         with torch.no_grad():
             return torch.cat([self.split.trunk(batch).float() for batch in self.batches()])
-
-
-def _percent(share: float) -> float | None:
-    return None if isnan(share) else 100 * share
-
-
-def _spread(length: int, number: int) -> list[int]:
-    """Indices of a few of so many, evenly spread."""
-    number = min(length, number)
-    return [place * length // number for place in range(number)]
 
 
 def _first(channels: Tensor, width: int) -> Tensor:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gpe.experiments.explore.config import CELLS
 from gpe.experiments.removal.modes import band_of, mode_of
 from gpe.records import Record, atomic, load_arrays
-from gpe.report.html import STYLE
+from gpe.report.html import STYLE, template
 from gpe.report.plots import png
 
 PAGE = "explore.html"
@@ -185,15 +184,8 @@ def _packed(array: np.ndarray) -> str:
 
 
 def _page(record: Record, arrays: Arrays, step: int) -> str:
-    templates = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     data = payload(record, arrays, step)
-    return templates.get_template("page.html").render(
+    return template(_HERE / "page.html").render(
         data=data,
         places=PLACES,
         finished=record.run.get("finished", ""),

@@ -58,6 +58,14 @@ COLOURS = {
 }
 DASHES = {"zeros": "", "reflect": "7 3", "replicate": "2.5 2.5", "circular": "8 3 2 3"}
 
+_COMMON: dict[str, Any] = {
+    "batch_size": 48,
+    "test_batch_size": 100,
+    "betas": (0.5, 0.999),
+    "weight_decay": 0.0,
+    "flip": True,
+}
+
 STRIDE = 16  # pixels of the canvas to one place of the last feature map
 
 
@@ -71,33 +79,25 @@ class LocationConfig(TrainingConfig):
     )
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Two CPU cores finish it in a minute.
-        "quick": {
+        "quick": _COMMON
+        | {
             "width": 8,
             "epochs": {"location": 3, "object": 5},
             "train_images": 4000,
             "test_images": 1000,
-            "batch_size": 48,
-            "test_batch_size": 100,
             "learning_rate": 0.002,
-            "betas": (0.5, 0.999),
-            "weight_decay": 0.0,
             "schedule": "one-cycle",
-            "flip": True,
             "bn_batches": 20,
         },
         # The authors' recipe (section 3.2 and their code).
-        "paper": {
+        "paper": _COMMON
+        | {
             "width": 64,
             "epochs": {"location": 20, "object": 100},
             "train_images": None,
             "test_images": None,
-            "batch_size": 48,
-            "test_batch_size": 100,
             "learning_rate": {"location": 0.001, "object": 0.01},
-            "betas": (0.5, 0.999),
-            "weight_decay": 0.0,
             "schedule": "constant",
-            "flip": True,
             "bn_batches": 0,
         },
     }

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from gpe.data import ImageSet, epoch_order, generator, load
+from gpe.data.listing import spread
 from gpe.data.resident import Part
 from gpe.experiments.location.config import LocationConfig
 from gpe.experiments.options import Places
@@ -110,9 +111,6 @@ class LocationTrial(NetworkTrial[LocationConfig]):
             answers.append(torch.stack([batch.cells, batch.target, logits.argmax(1)]))
         return tally, self._arrays(*torch.cat(joined(answers), 1))
 
-    def measure(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return {}, {}
-
     def _logits(self, canvases: Tensor) -> Tensor:
         with self.autocast():
             return self.network(canvases)
@@ -176,8 +174,7 @@ class LocationTrial(NetworkTrial[LocationConfig]):
         """The confusion of the whole test set, and samples spread over it."""
         pairs = targets * self.num_classes + predictions
         confusion = torch.bincount(pairs, minlength=self.num_classes**2)
-        samples = min(SAMPLES, len(cells))
-        chosen = torch.arange(samples) * len(cells) // samples
+        chosen = torch.tensor(spread(len(cells), SAMPLES))
         images = self.test_set.images[chosen.to(self.device)]
         canvases = place_on_grid(images, cells[chosen].to(self.device), self.config.grid_size)
         arrays = {

@@ -16,8 +16,8 @@ from gpe.experiments.images import Images, images_for
 from gpe.experiments.options import Places
 from gpe.experiments.processes import expect_one_process
 from gpe.experiments.progress import Progress
-from gpe.experiments.removal.config import ClassificationConfig, expect_counts
-from gpe.experiments.removal.layers import Layer, autocast, centre_views
+from gpe.experiments.removal.config import ClassificationConfig
+from gpe.experiments.removal.layers import Layer, centre_views
 from gpe.experiments.removal.rankings import (
     arrays_of,
     digest_of,
@@ -34,7 +34,7 @@ from gpe.experiments.removal.rankings import (
     wanted_of,
 )
 from gpe.experiments.runs import record, run_all
-from gpe.experiments.trained import Trained, about_layer, open_trained
+from gpe.experiments.trained import Trained, about_layer, autocast, open_trained
 from gpe.models.head import NotLinearError, SplitClassifier, split_classifier
 from gpe.models.inside import digest
 from gpe.models.stages import last_feature_map
@@ -152,12 +152,11 @@ def _seen(
         InputError: more channels than there are, or rankings that were ``read`` of others.
     """
     model = network.model.to(config.device)
-    with autocast(config):
+    with autocast(config.device, config.precision):
         some = range(min(2, len(images)))
         few = next(centre_views(config, network, images, some))
         split = split_classifier(model, few)
-        expect_counts(config.counts, split.head.in_features)
-        expect_channels(read, split.head.in_features)
+        expect_channels(read, config.counts, split.head.in_features)
         # Pooled, the channels of the last feature map are those that the linear layer reads.
         layers = [split.layer]
         if read:

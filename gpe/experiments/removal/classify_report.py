@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from gpe.experiments.augshift.config import METHODS
 from gpe.experiments.removal.classify_trials import Excess, Trial, groups
 from gpe.experiments.removal.config import MATCHED, PAPER_CHANNELS, RANDOM
-from gpe.experiments.removal.figures import mode_keys
+from gpe.experiments.removal.figures import AXES, LARGE, lines, mode_keys
 from gpe.experiments.removal.modes import mode_of
-from gpe.experiments.removal.trials import Removal, band, top
+from gpe.experiments.removal.trials import band, top
 from gpe.report.blocks import (
     Bar,
     Block,
@@ -89,7 +89,7 @@ def _of_group(trials: Sequence[Trial]) -> list[Block]:
 
 def _table(title: str, trials: Sequence[Trial]) -> Table:
     """A row for each network and ranking; columns by the paper's share that was removed."""
-    shares = sorted({paper for trial in trials for paper in trial.told})
+    shares = sorted({paper for trial in trials for paper in trial.told.values()})
     below = "below it random channels" if any(trial.draws for trial in trials) else ""
     columns = [
         Column("all channels", aside=f"guessing {trials[0].chance:.1f}"),
@@ -99,11 +99,12 @@ def _table(title: str, trials: Sequence[Trial]) -> Table:
     for trial in trials:
         for name in trial.rankings or [RANDOM]:
             mode = mode_of(name)
-            cells = [_cell(trial, name, trial.told.get(paper)) for paper in shares]
+            told = {paper: removed for removed, paper in trial.told.items()}
+            cells = [_cell(trial, name, told.get(paper)) for paper in shares]
             rows.append(
                 Row(
                     trial.label,
-                    [Cell(number(trial.baseline)), *cells],
+                    [Cell(number(trial.whole)), *cells],
                     colour=mode.colour,
                     notes=(f"{mode.label}, {count(trial.channels, 'channel')}",),
                 )
@@ -114,60 +115,43 @@ def _table(title: str, trials: Sequence[Trial]) -> Table:
 def _cell(trial: Trial, name: str, removed: int | None) -> Cell | None:
     if removed is None:
         return None
-    value, lines, aside = trial.value(name, top(removed)).mean, [], []
-    share = 100 * removed / trial.channels
-    aside.append(f"{removed} removed, {share:.0f} %")
+    value, below = trial.score(name, top(removed)).mean, []
+    aside = [f"{removed} removed, {100 * removed / trial.channels:.0f} %"]
     if trial.draws:
-        mean, low, high = trial.value(RANDOM, top(removed))
-        lines.append(f"{number(mean)} ({number(low)}\u2013{number(high)})")
+        mean, low, high = trial.score(RANDOM, top(removed))
+        below.append(f"{number(mean)} ({number(low)}\u2013{number(high)})")
     if excess := trial.excess.get((name, removed)):
         interval = f"({number(excess.low)} to {number(excess.high)})"
         aside.append(f"{number(excess.points)} more than random {interval}")
-    bar = Bar(value, trial.baseline)
-    return Cell(number(value), lines=tuple(lines), aside=tuple(aside), bar=bar)
+    bar = Bar(value, trial.whole)
+    return Cell(number(value), lines=tuple(below), aside=tuple(aside), bar=bar)
 
 
 def _plots(trials: Sequence[Trial], kind: str) -> list[Plot]:
     """A panel for each network, on one scale."""
-    drawn = [(trial, _lines(trial, kind)) for trial in trials if _removals(trial, kind)]
+    drawn = [
+        (trial, lines(trial, trial.measure, kind))
+        for trial in trials
+        if (trial.ranges if kind == "range" else trial.counts[1:])
+    ]
     if not drawn:
         return []
     shared = limits(
-        [line for _, lines in drawn for line in lines], *(trial.baseline for trial, _ in drawn)
+        [line for _, found in drawn for line in found], *(trial.whole for trial, _ in drawn)
     )
-    label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
     return [
         Plot(
-            panel(lines, label=label, limits=shared, level=trial.baseline, size=(4.6, 2.9)),
+            panel(found, label=AXES[kind], limits=shared, level=trial.whole, size=LARGE),
             trial.label,
             f"{trial.measure}, %",
         )
-        for trial, lines in drawn
+        for trial, found in drawn
     ]
-
-
-def _removals(trial: Trial, kind: str) -> list[Removal]:
-    return trial.ranges if kind == "range" else [top(number) for number in trial.counts[1:]]
-
-
-def _lines(trial: Trial, kind: str) -> list[BandLine]:
-    """Random orders first: they lie below the others."""
-    found = []
-    for name in reversed(trial.lines):
-        mode = mode_of(name)
-        points: dict[float, tuple[float, float, float]] = {}
-        if kind == "top":
-            points[0] = (trial.baseline,) * 3
-        for removal in _removals(trial, kind):
-            place = removal.stop if kind == "top" else (removal.start + removal.stop) / 2
-            points[place] = trial.value(name, removal)
-        found.append(BandLine(points, {}, mode.colour, mode.dashes))
-    return found
 
 
 def _excess(trials: Sequence[Trial]) -> list[Block]:
     """By how much more than random channels those of the first ranking cost, all networks."""
-    lines: list[BandLine] = []
+    drawn: list[BandLine] = []
     keys: list[Key] = []
     for place, trial in enumerate(trials):
         name = next(iter(trial.rankings), None)
@@ -180,12 +164,12 @@ def _excess(trials: Sequence[Trial]) -> list[Block]:
             colour = _colour(trial, place)
             before = sum(key.colour == colour for key in keys)
             dashes = DASHES[before % len(DASHES)]
-            lines.append(BandLine({0: (0.0,) * 3} | points, {}, colour, dashes))
+            drawn.append(BandLine({0: (0.0,) * 3} | points, {}, colour, dashes))
             keys.append(Key(trial.label, colour, dashes=dashes))
-    if not lines:
+    if not drawn:
         return []
-    shown = limits(lines, 0.0)
-    figure = panel(lines, label="channels removed, %", limits=shown, level=0.0, size=(5.2, 3))
+    shown = limits(drawn, 0.0)
+    figure = panel(drawn, label="channels removed, %", limits=shown, level=0.0, size=(5.2, 3))
     text = "that the first channels cost more than as many random ones; band: 95 % over images"
     return [
         Heading("Beyond what random channels cost", level=3),
@@ -208,15 +192,15 @@ def _findings(trials: Sequence[Trial]) -> list[str]:
 def _of_one(trial: Trial) -> list[str]:
     found = []
     for name in trial.rankings:
-        for removed in list(trial.told.values())[-1:]:
-            value = trial.value(name, top(removed)).mean
+        for removed in list(trial.told)[-1:]:
+            value = trial.score(name, top(removed)).mean
             text = (
                 f"{trial.label}: without its {removed} most {mode_of(name).kind} channels of "
                 f"{trial.channels} ({mode_of(name).label}) {trial.measure} goes from "
-                f"{trial.baseline:.1f} to {value:.1f}"
+                f"{trial.whole:.1f} to {value:.1f}"
             )
             if trial.draws:
-                random = trial.value(RANDOM, top(removed))
+                random = trial.score(RANDOM, top(removed))
                 text += (
                     f"; without {removed} random ones to {random.mean:.1f} "
                     f"({band(random, len(trial.draws))}). {_verdict(trial, name, removed)}"
@@ -230,11 +214,11 @@ def _of_one(trial: Trial) -> list[str]:
 def _beyond_matched(trial: Trial) -> list[str]:
     """What position costs beside channels that deviate alike."""
     found = []
-    for removed in list(trial.told.values())[-1:]:
+    for removed in list(trial.told)[-1:]:
         if removed not in trial.beyond_matched:
             continue
         points, low, high = trial.beyond_matched[removed]
-        matched = trial.value(MATCHED, top(removed))
+        matched = trial.score(MATCHED, top(removed))
         same = trial.shared.get(removed)
         shared = "" if same is None else f"; {same:.0f} of {removed} the same"
         told = "not told apart from them" if low <= 0 <= high else "told apart from them"
@@ -249,7 +233,7 @@ def _beyond_matched(trial: Trial) -> list[str]:
 
 def _verdict(trial: Trial, name: str, number: int) -> str:
     """Beside the draws, and over images: both must tell them apart."""
-    value, random = trial.value(name, top(number)).mean, trial.value(RANDOM, top(number))
+    value, random = trial.score(name, top(number)).mean, trial.score(RANDOM, top(number))
     points, low, high = trial.excess[name, number]
     interval = f"95 % interval over images {signed(low)} to {signed(high)}"
     if low <= 0 <= high or random.low <= value <= random.high:
@@ -263,7 +247,7 @@ def _side_by_side(trials: Sequence[Trial]) -> list[str]:
     """Whether one network hangs on these channels more than another."""
     found = []
     for trial in trials:
-        last = [(name, n) for name in trial.rankings[:1] for n in list(trial.told.values())[-1:]]
+        last = [(name, n) for name in trial.rankings[:1] for n in list(trial.told)[-1:]]
         found += [(trial, *key) for key in last if key in trial.excess]
     if len(found) < 2 or len({name for _, name, _ in found}) > 1:
         return []

@@ -3,21 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from statistics import fmean
 from typing import Any, NamedTuple
 
-from gpe.experiments.removal.config import MATCHED, RANDOM
-from gpe.experiments.removal.modes import band_of, in_order
-from gpe.experiments.removal.trials import (
-    Removal,
-    Value,
-    bands_of,
-    each,
-    percentage,
-    removal_of,
-    told,
-    top,
-)
+from gpe.experiments.removal.trials import Losses, Removal, Value, each, losses
 from gpe.report.grouping import grouped
 from gpe.report.runs import Run
 
@@ -33,62 +21,36 @@ class Excess(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, kw_only=True)
+class Trial(Losses):
     """What one classifier loses without some of the channels before its linear layer.
+
+    The whole image is its only region, and called as the score is.
 
     Attributes:
         label: tells it from the others of its group.
         data: that it was scored on.
-        images: that were scored.
-        channels: of the layer.
-        baseline: top-1 in percent, nothing removed.
         chance: of guessing.
-        rankings: random orders not among them.
-        draws: names of the random orders.
-        matched: names of the random orders that deviate as Equation 2's does.
-        shared: by count, how many of its first channels these share with Equation 2, on average.
-        counts: how many of the first channels were removed, rising.
-        ranges: what else was removed, from the first channels to the last.
-        accuracy: in percent by ranking or draw and what was removed.
         excess: by ranking and count, beyond random orders.
         beyond_matched: of Equation 2 by count, beyond the matched orders.
         measure: what is in percent: accuracy, or answers kept where images have no labels.
     """
 
-    config: dict[str, Any]
     label: str
     data: str
-    images: int
-    channels: int
-    baseline: float
     chance: float
-    rankings: list[str]
-    draws: list[str]
-    matched: list[str]
-    shared: dict[int, float]
-    counts: list[int]
-    ranges: list[Removal]
-    accuracy: dict[tuple[str, Removal], float]
     excess: dict[tuple[str, int], Excess]
     beyond_matched: dict[int, Excess]
     measure: str
 
     @property
-    def lines(self) -> list[str]:
-        """What a figure or table shows: every ranking, and orders of a kind as one."""
-        return [*self.rankings, *bands_of(self)]
+    def whole(self) -> float:
+        """The score with all channels."""
+        return self.baseline[self.measure]
 
-    @property
-    def told(self) -> dict[int, int]:
-        """By one of the paper's counts, of its 2,048, the one of this network to tell of."""
-        counts = [count for count in self.counts if 0 < count < self.channels]
-        return {paper: count for count, paper in told(counts, self.channels).items()}
-
-    def value(self, line: str, removal: Removal) -> Value:
-        """Of one of ``lines``; of several orders the mean, the lowest and the highest."""
-        values = [self.accuracy[name, removal] for name in bands_of(self).get(line, [line])]
-        return Value(fmean(values), min(values), max(values))
+    def score(self, line: str, removal: Removal) -> Value:
+        """Of one of ``lines``."""
+        return self.value(line, removal, self.measure)
 
 
 def groups(runs: Sequence[Run]) -> list[list[Trial]]:
@@ -108,35 +70,15 @@ def _labelled(title: str, trial: Trial) -> Trial:
 
 
 def _read(run: Run) -> Trial:
-    config, result = run.record.config, run.record.result
-    accuracy = {
-        (str(row["ranking"]), removal_of(row)): percentage(row["accuracy"])
-        for row in result["rows"]
-    }
-    names = {name for name, _ in accuracy}
-    removals = {removal for _, removal in accuracy}
-    if len(accuracy) != len(names) * len(removals) or top(0) not in removals:
-        raise ValueError("rows: some are missing, or none is of the whole network")
-    bands = {kind: sorted(n for n in names if band_of(n) == kind) for kind in (MATCHED, RANDOM)}
-    channels = int(result["channels"])
-    if max(removal.stop for removal in removals) > channels:
-        raise ValueError(f"rows: the layer has {channels} channels")
+    result = run.record.result
+    measure = MEASURES[str(result.get("reference", "labels"))]
+    rows = [row | {"region": measure, "miou": float(row["accuracy"])} for row in result["rows"]]
     return Trial(
-        config=config,
+        **losses(run, rows),
         label="",
-        data=str(config["data"]),
-        images=int(result["images"]),
-        channels=channels,
-        baseline=next(value for (_, removed), value in accuracy.items() if removed == top(0)),
+        data=str(run.record.config["data"]),
         chance=float(run.record.chance),
-        rankings=in_order(names - {name for band in bands.values() for name in band}),
-        draws=bands[RANDOM],
-        matched=bands[MATCHED],
-        shared={int(count): float(n) for count, n in result.get("shared", {}).items()},
-        counts=sorted(removal.stop for removal in removals if removal.kind == "top"),
-        ranges=sorted(removal for removal in removals if removal.kind == "range"),
-        accuracy=accuracy,
-        measure=MEASURES[str(result.get("reference", "labels"))],
+        measure=measure,
         excess={(str(r["ranking"]), int(r["stop"])): _excess(r) for r in result["excess"]},
         beyond_matched={int(r["stop"]): _excess(r) for r in result.get("beyond_matched", ())},
     )

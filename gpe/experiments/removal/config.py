@@ -97,11 +97,7 @@ GRID = tuple(f"3x3:{cell}" for cell in range(9))  # regions of Figure 6's map
 JOBS: Mapping[str, Mapping[str, Any]] = {
     "rank": {"modes": ("overall",), "random_seeds": 0},
     "ablate": {"modes": ("overall", *CONTROLS), "ranges": True, "regions": REGIONS},
-    "figure4": {
-        "modes": ("overall", "kernel_flip_mirror", "kernel_flip_pair", *CONTROLS),
-        "ranges": True,
-        "regions": REGIONS,
-    },
+    "figure4": {"modes": CLASSIFIER_MODES, "ranges": True, "regions": REGIONS},
     "figure5": {"modes": ("overall",), "random_seeds": 1},
     "figure6": {
         "modes": ("overall", *(mode for pair in SIDED for mode in pair)),
@@ -319,12 +315,6 @@ class AblateConfig(RemovalConfig):
         if given.get("rankings") and given.get("modes") is None:
             given["modes"] = ()
         return [ClassificationConfig.of(model=model, **given, **of_classifier) for model in models]
-
-
-def expect_counts(counts: Sequence[int] | None, channels: int) -> None:
-    """Raise an InputError for more channels than the layer has, before it is ranked."""
-    if counts and max(counts) > channels:
-        raise InputError(f"counts: expected each from 0 to {channels}, got {max(counts)}")
 
 
 def step_of(channels: int) -> int:

@@ -1,12 +1,12 @@
 """Figures 4, 6, S3 and S4: mIoU without the first channels, without a range, and what it costs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from gpe.experiments.removal.config import CONTROLS, GRID, MATCHED, PAPER_CHANNELS, RANDOM, SIDED
 from gpe.experiments.removal.modes import mode_of
 from gpe.experiments.removal.sides import SIDES, about_sides, pairs_of, specificity
-from gpe.experiments.removal.trials import Grid, Removal, Trial, Value, top
+from gpe.experiments.removal.trials import Grid, Losses, Removal, Trial, Value, top
 from gpe.report.blocks import (
     Block,
     Cell,
@@ -22,6 +22,7 @@ from gpe.report.blocks import (
     Table,
 )
 from gpe.report.plots import BandLine, limits, panel
+from gpe.report.words import number
 
 # The cells of the grid, as a picture's parts are called.
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
@@ -30,7 +31,8 @@ PLACES = {cell: f"{_ROWS[n // 3]} {_COLUMNS[n % 3]}" for n, cell in enumerate(GR
 HALVES = {"left": "", "right": "7 3"}
 # Neither in the paper nor random: drawn apart, beside the first ranking.
 _OTHERS = {*CONTROLS, *(mode for pair in SIDED for mode in pair)} - {*SIDES}
-_SMALL, _LARGE = (2.6, 2.1), (4.6, 2.9)
+_SMALL, LARGE = (2.6, 2.1), (4.6, 2.9)
+AXES = {"top": "N, channels removed", "range": "ranks of the channels removed"}
 
 
 def figures(trial: Trial) -> list[Block]:
@@ -48,7 +50,7 @@ def figures(trial: Trial) -> list[Block]:
 
 
 def lines(
-    trial: Trial, region: str, kind: str, names: Sequence[str] | None = None
+    trial: Losses, region: str, kind: str, names: Sequence[str] | None = None
 ) -> list[BandLine]:
     """Of one panel, ``kind`` ``"top"`` or ``"range"``; random orders first, below the others."""
     found = []
@@ -97,15 +99,14 @@ def _panels(
 ) -> Plots:
     drawn = {region: lines(trial, region, kind, names) for region in regions}
     shown = _limits(trial, drawn, shared=kind == "top")
-    label = "N, channels removed" if kind == "top" else "ranks of the channels removed"
     plots = [
         Plot(
             panel(
                 found,
-                label=label,
+                label=AXES[kind],
                 limits=shown[region],
                 level=trial.baseline[region],
-                size=_LARGE if wide else _SMALL,
+                size=LARGE if wide else _SMALL,
             ),
             f"{region} half" if region in SIDES else region,
             "mIoU, %",
@@ -137,7 +138,7 @@ def _line(name: str, points: dict, paper: dict[float, float]) -> BandLine:
     return BandLine(points=points, paper=paper, colour=style.colour, dashes=style.dashes)
 
 
-def _paper(trial: Trial, name: str, region: str, kind: str) -> dict[float, float]:
+def _paper(trial: Losses, name: str, region: str, kind: str) -> dict[float, float]:
     """The paper's values, at the same share of this network's channels."""
     share = trial.channels / PAPER_CHANNELS
     return {
@@ -153,45 +154,36 @@ def _middle(removal: Removal) -> float:
 
 def _costs(trial: Trial) -> list[Block]:
     """Points that either half loses without the channels of one side: Figures S3 and S4."""
-    drawn = {side: [_cost(trial, side, half) for half in reversed(SIDES)] for side in SIDES}
-    shared = limits([line for found in drawn.values() for line in found], 0.0)
-    plots = [
-        Plot(
-            panel(found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE),
-            f"the first N {mode_of(side).kind} channels removed",
+    drawn = {
+        f"the first N {mode_of(side).kind} channels removed": (
+            [_cost(trial, side, half) for half in reversed(SIDES)],
             "points lost",
         )
-        for side, found in drawn.items()
-    ]
+        for side in SIDES
+    }
     keys = [
         Key(f"points of mIoU lost in the {half} half", dashes=dashes)
         for half, dashes in HALVES.items()
     ]
     heading = Heading("Figures S4 and S3: what either half loses", level=3)
-    return [heading, Legend(keys), Plots(plots, "wide")]
+    return [heading, Legend(keys), _pair(drawn)]
 
 
 def _specificities(trial: Trial) -> list[Block]:
     """Points that a half loses more than the other, by every ranking of that half."""
-    drawn, names = {}, [name for pair in pairs_of(trial) for name in pair]
-    for place, side in enumerate(SIDES):
-        own = [pair[place] for pair in pairs_of(trial)]
-        drawn[side] = [
-            _specific(trial, name, side) for name in [*([RANDOM] if trial.draws else []), *own]
-        ]
-    shared = limits([line for found in drawn.values() for line in found], 0.0)
-    plots = [
-        Plot(
-            panel(found, label="N, channels removed", limits=shared, level=0.0, size=_LARGE),
-            f"channels of the {side} half",
+    random = [RANDOM] if trial.draws else []
+    drawn = {
+        f"channels of the {side} half": (
+            [_specific(trial, name, side) for name in [*random, *own]],
             f"points lost on the {side} minus elsewhere",
         )
-        for side, found in drawn.items()
-    ]
+        for side, own in zip(SIDES, zip(*pairs_of(trial), strict=True), strict=True)
+    }
+    names = [name for pair in pairs_of(trial) for name in pair]
     return [
         Heading("Which channels hurt their own half more", level=3),
-        legend(trial, [*names, *([RANDOM] if trial.draws else [])]),
-        Plots(plots, "wide"),
+        legend(trial, [*names, *random]),
+        _pair(drawn),
     ]
 
 
@@ -203,6 +195,16 @@ def _specific(trial: Trial, line: str, side: str) -> BandLine:
     return _line(line, points, {})
 
 
+def _pair(drawn: Mapping[str, tuple[list[BandLine], str]]) -> Plots:
+    """Panels on one scale about zero, by their titles: lines, and what their axis shows."""
+    shared = limits([line for found, _ in drawn.values() for line in found], 0.0)
+    plots = [
+        Plot(panel(found, label=AXES["top"], limits=shared, level=0.0, size=LARGE), title, text)
+        for title, (found, text) in drawn.items()
+    ]
+    return Plots(plots, "wide")
+
+
 def _map(grid: Grid) -> list[Block]:
     """Which region's channels hurt which region, as one picture."""
     lost = {(own, region): grid.beyond(own, region) for own in GRID for region in GRID}
@@ -212,7 +214,7 @@ def _map(grid: Grid) -> list[Block]:
         cells = [
             None
             if (value := lost[own, region]) is None
-            else Cell(f"{value:.1f}".replace("-", "−"), tint=max(value / most, 0.0))
+            else Cell(number(value), tint=max(value / most, 0.0))
             for region in GRID
         ]
         rows.append(Row(PLACES[own], cells))

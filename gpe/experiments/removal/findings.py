@@ -13,7 +13,7 @@ from gpe.experiments.removal.sides import (
     own_region,
     pairs_of,
 )
-from gpe.experiments.removal.trials import Removal, Trial, Value, band, top
+from gpe.experiments.removal.trials import Removal, Trial, band, top
 from gpe.report.words import listing, signed, spans
 from gpe.statistics import rank_correlation
 
@@ -51,7 +51,7 @@ def slopes(trial: Trial, line: str, region: str) -> list[float]:
     return [
         float(
             rank_correlation(
-                places, [trial.miou[name, removal][region] for removal in trial.ranges]
+                places, [trial.scores[name, removal][region] for removal in trial.ranges]
             )
         )
         for name in names
@@ -83,7 +83,10 @@ def _against_random(trial: Trial, name: str, number: int) -> str:
     )
     if trial.draws:
         random = trial.value(RANDOM, top(number), region)
-        text += f"; without {number} random ones to {_with_band(random, len(trial.draws))}"
+        text += (
+            f"; without {number} random ones to {random.mean:.1f} "
+            f"({band(random, len(trial.draws))})"
+        )
     parts = [f"{text}.", _verdict(trial, name, number), _of_the_paper(trial, name, number)]
     return " ".join(filter(None, parts))
 
@@ -110,9 +113,9 @@ def _verdict(trial: Trial, name: str, number: int) -> str:
     }[_place(trial, name, number, trial.regions[0])]
 
 
-def _place(trial: Trial, name: str, number: int, region: str) -> str:
+def _place(trial: Trial, name: str, number: int, region: str, beside: str = RANDOM) -> str:
     value = trial.value(name, top(number), region).mean
-    random = trial.value(RANDOM, top(number), region)
+    random = trial.value(beside, top(number), region)
     return _BELOW if value < random.low else _ABOVE if value > random.high else _WITHIN
 
 
@@ -155,13 +158,11 @@ def _against_importance(trial: Trial, name: str, number: int) -> list[str]:
             f"; {trial.shared[number]:.0f} of {number} the same" if number in trial.shared else ""
         )
         told = f"{abs(points):.1f} points {'more' if points > 0 else 'less'} than these"
-        place = (
-            "no draw costs as much"
-            if value < matched.low
-            else "every draw costs more"
-            if value > matched.high
-            else "within the draws, so not told apart from them"
-        )
+        place = {
+            _BELOW: "no draw costs as much",
+            _WITHIN: "within the draws, so not told apart from them",
+            _ABOVE: "every draw costs more",
+        }[_place(trial, "overall", number, region, MATCHED)]
         found.append(
             f"Random channels that deviate as those of Equation 2 do leave {matched.mean:.1f} "
             f"({band(matched, draws)}{shared}): position costs {told}, {place}."
@@ -241,18 +242,11 @@ def _caution(trial: Trial) -> str:
         return "Without random orders beside it, no removal tells what a ranking is worth."
     if draws >= _FEW:
         return f"Random: mean, lowest and highest of {draws} draws."
+    below = "a single one" if draws == 1 else f"all {draws}"
     return (
-        f"Few draws say little: an order that is itself random lies below {_all(draws)} in one "
-        f"case of {draws + 1}."
+        f"Few draws say little: an order that is itself random lies below {below} in one case of "
+        f"{draws + 1}."
     )
-
-
-def _all(draws: int) -> str:
-    return "a single one" if draws == 1 else f"all {draws}"
-
-
-def _with_band(value: Value, draws: int) -> str:
-    return f"{value.mean:.1f} ({band(value, draws)})"
 
 
 def _moves(before: float, after: float) -> str:

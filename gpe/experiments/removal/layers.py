@@ -12,7 +12,7 @@ from gpe.ablation import ClassifierAblation, answers_sweep
 from gpe.data import centre_view
 from gpe.experiments.canvases import LAST
 from gpe.experiments.images import Images
-from gpe.experiments.removal.config import ClassificationConfig, expect_counts
+from gpe.experiments.removal.config import ClassificationConfig
 from gpe.experiments.removal.rankings import (
     expect_about,
     expect_channels,
@@ -20,7 +20,7 @@ from gpe.experiments.removal.rankings import (
     kept_of,
     merged,
 )
-from gpe.experiments.trained import Trained
+from gpe.experiments.trained import Trained, autocast
 from gpe.models.inside import layout_of
 from gpe.models.running import pick_logits
 from gpe.models.stages import last_feature_map
@@ -38,7 +38,7 @@ class Layer:
         if name in ("", LAST):
             name = last_feature_map(network.model, few, inside=network.inside)
         self.at: dict[str, Any] = {"layer": name, "channel_dim": config.channel_dim}
-        with autocast(config):
+        with autocast(config.device, config.precision):
             layout = layout_of(network.model, name, few, channel_dim=config.channel_dim)
         self.few, self.name, self.width = few, name, layout.channels
 
@@ -56,13 +56,12 @@ class Layer:
             InputError: more channels than there are, or rankings of another layer or network.
         """
         config, count = self.config, len(self.images)
-        expect_counts(config.counts, self.width)
-        expect_channels(read, self.width)
+        expect_channels(read, config.counts, self.width)
         expect_about(read, [self.name], [config.weights_digest])
 
         def part(indices: Sequence[int]) -> tuple[dict[str, ChannelRanking], None]:
             options: dict[str, Any] = {"start": indices[0], "keep": kept_of(count), **self.at}
-            with autocast(config):
+            with autocast(config.device, config.precision):
                 batches = self._labelled(indices, labels, answered="taylor" in modes)
                 found = rank_channels(self.network.model, batches, modes=modes, **options)
             return found, None
@@ -93,7 +92,7 @@ class Layer:
         counts, ranges = config.removals(self.width)
 
         every = self._labelled(range(len(self.images)), labels)
-        with autocast(config):
+        with autocast(config.device, config.precision):
             swept = answers_sweep(
                 self.network.model, every, orders, counts=counts, ranges=ranges, **self.at
             )
@@ -113,8 +112,3 @@ def centre_views(
             std=network.std,
             dtype=torch.float32,
         )
-
-
-def autocast(config: ClassificationConfig) -> torch.autocast:
-    bf16 = config.precision == "bf16"
-    return torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=bf16)

@@ -104,8 +104,13 @@ def read_rankings(config: RemovalConfig | ClassificationConfig) -> dict[str, Cha
     return found
 
 
-def expect_channels(rankings: Mapping[str, ChannelRanking], channels: int) -> None:
-    """Raise an InputError for a ranking of another number of channels than the layer has."""
+def expect_channels(
+    rankings: Mapping[str, ChannelRanking], counts: Sequence[int] | None, channels: int
+) -> None:
+    """Raise an InputError for more channels than the layer has, before it is ranked, or for a
+    ranking of another number."""
+    if counts and max(counts) > channels:
+        raise InputError(f"counts: expected each from 0 to {channels}, got {max(counts)}")
     for name, ranking in rankings.items():
         if ranking.scores.numel() != channels:
             raise InputError(

@@ -2,18 +2,17 @@
 without them (sections 4.2.1 to 4.2.3, S3)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import isnan
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gpe.ablation import AblationResult, ablated, ablation_sweep
 from gpe.data import SegmentationSet
 from gpe.data.citypersons import Side, images_on_side, labels_on_side
+from gpe.data.listing import spread
 from gpe.data.pixels import SegmentationBatch
 from gpe.errors import InputError
 from gpe.experiments.canvases import LAST
@@ -27,7 +26,6 @@ from gpe.experiments.removal.config import (
     PAPER_COUNTS,
     ClassificationConfig,
     RemovalConfig,
-    expect_counts,
     ranges_of,
 )
 from gpe.experiments.removal.rankings import (
@@ -48,8 +46,8 @@ from gpe.experiments.removal.rankings import (
 from gpe.experiments.runs import PARTIAL, record, run_all
 from gpe.experiments.segmentation import run as segmentation
 from gpe.experiments.segmentation.config import SegmentationConfig
-from gpe.experiments.segmentation.scores import SAMPLE_SIDE
-from gpe.experiments.trained import Trained, about_layer
+from gpe.experiments.segmentation.scores import SAMPLE_SIDE, answer_of, percent
+from gpe.experiments.trained import Trained, about_layer, autocast
 from gpe.models.deeplab import low_resolution_logits
 from gpe.models.inside import layout_of
 from gpe.models.stages import CLEAR, last_feature_map
@@ -131,12 +129,7 @@ def _train(config: RemovalConfig, places: Places, progress: Progress) -> Path:
     return segmentation.run([training], once, progress)[0]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a job found, for its record."""
-
-    result: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, Tensor] = field(default_factory=dict)
+_Found = tuple[dict[str, Any], dict[str, Tensor]]  # what a job found: result and arrays
 
 
 class _Target:
@@ -155,34 +148,34 @@ class _Target:
     def done(self, given: Mapping[str, ChannelRanking]) -> Record:
         """The record of the job; rankings and arrays are left beside it."""
         width = self._channels()
-        expect_counts(self.config.counts, width)
-        expect_channels(given, width)
+        expect_channels(given, self.config.counts, width)
         ranked = self._rankings()
         wanted, matched = wanted_of(self.config, ranked)
         rankings = {**wanted, **given}
         config = self.config.removals(width)
-        if config.job == "rank":
-            found = _Found()
-        elif config.job == "figure5":
-            found = self._predicted(config, rankings)
-        else:
-            found = self._removed(config, {**rankings, **draws_of(config, width), **matched})
+        found: dict[str, Any] = {}
+        arrays = arrays_of(rankings)
+        if config.job == "figure5":
+            found, kept = self._predicted(config, rankings)
+            arrays |= kept
+        elif config.job != "rank":
+            draws = draws_of(config, width)
+            found, kept = self._removed(config, {**rankings, **draws, **matched}, width)
+            arrays |= kept
         if matched:
-            found.result["shared"] = shared_of(
-                matched, ranked["overall"].order, config.counts or ()
-            )
+            found["shared"] = shared_of(matched, ranked["overall"].order, config.counts or ())
         if config.job == "figure6":
-            found.result["grid"] = self._grid(config, ranked, width)
+            found["grid"] = self._grid(config, ranked, width)
         if is_first():
             save_rankings(rankings, self.directory)
-            save_arrays(self.directory, arrays_of(rankings) | found.arrays)
+            save_arrays(self.directory, arrays)
         result = {
             "channels": width,
             "classes": list(self.images.classes),
             "images": len(self.images),
             "rankings": {name: shown(ranking) for name, ranking in rankings.items()},
             "subsets": {side: len(ids) for side, ids in self.subsets.items()},
-            **found.result,
+            **found,
         }
         made = record(config.job, config, result, chance=100 / len(self.images.classes))
         return made if width == PAPER_CHANNELS else replace(made, paper=None)
@@ -224,10 +217,9 @@ class _Target:
         return merged(rankings for rankings, _ in parts)
 
     def _removed(
-        self, config: RemovalConfig, orders: Mapping[str, ChannelRanking | Tensor]
+        self, config: RemovalConfig, orders: Mapping[str, ChannelRanking | Tensor], width: int
     ) -> _Found:
         """What each region scores without the first channels of each order, or a range."""
-        width = self._channels()
         swept = self._swept(
             orders,
             "sweep",
@@ -242,7 +234,7 @@ class _Target:
         engine = {} if swept.engine is None else asdict(swept.engine)
         engine["engine"] = engine.pop("name", "unknown")
         result = {"rows": rows, "baseline": baseline, **engine}
-        return _Found(result, {"confusion": confusion})
+        return result, {"confusion": confusion}
 
     def _grid(
         self, config: RemovalConfig, ranked: Mapping[str, ChannelRanking], width: int
@@ -282,12 +274,11 @@ class _Target:
         width = next(iter(rankings.values())).scores.numel()
         orders = {name: ranking.order for name, ranking in rankings.items()}
         orders["random"] = next(iter(draws_of(config, width).values()))
-        count = min(SAMPLES, len(self.images))
-        chosen = self.images.part([number * len(self.images) // count for number in range(count)])
+        chosen = self.images.part(spread(len(self.images), SAMPLES))
         arrays = {"palette": torch.tensor(self.images.palette, dtype=torch.uint8)}
         hits = {name: torch.zeros(len(counts), dtype=torch.int64) for name in orders}
         pixels = 0
-        for sample in range(count):
+        for sample in range(len(chosen)):
             image, labels = chosen.samples[sample]
             seen = chosen.normalise(image[None].to(config.device))
             pixels += int((labels != 255).sum())
@@ -303,14 +294,13 @@ class _Target:
             for name, right in hits.items()
         }
         names = {"counts": list(counts), "samples": list(chosen.ids)}
-        return _Found({**names, "accuracy": accuracy}, arrays)
+        return {**names, "accuracy": accuracy}, arrays
 
     def _answer(self, seen: Tensor, size: Sequence[int], channels: Tensor) -> Tensor:
         """Predictions uint8 ``[H,W]`` without ``channels``."""
         with self._autocast(), ablated(self.model, channels=channels, **self.at):
             logits = low_resolution_logits(self.model, seen)
-        full = F.interpolate(logits.float(), list(size), mode="bilinear")
-        return full[0].argmax(0).byte().cpu()
+        return answer_of(logits, size)
 
     def _side(self, side: Side) -> list[str]:
         config = self.config
@@ -333,13 +323,9 @@ class _Target:
         return self.images.batches(self.config.batch_size or 1, order=share(indices))
 
     def _autocast(self) -> torch.autocast:
-        device = torch.device(self.config.device).type
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bf16")
+        return autocast(self.config.device, self.config.precision)
 
 
 def _rows(swept: AblationResult) -> list[dict[str, Any]]:
     """In percent; None where a region has no label."""
-    return [
-        row | {"miou": None if isnan(row["miou"]) else 100 * float(row["miou"])}
-        for row in swept.rows
-    ]
+    return [row | {"miou": percent(float(row["miou"]))} for row in swept.rows]

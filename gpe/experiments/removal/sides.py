@@ -131,7 +131,7 @@ def _inside(lost: Mapping[str, float | None], region: str) -> list[float]:
 
 def _lean(trial: Trial, order: str, number: int) -> float:
     """By how many points the left half loses more than the right one, by a ranking or a draw."""
-    left, right = (trial.baseline[s] - trial.miou[order, top(number)][s] for s in SIDES)
+    left, right = (trial.baseline[s] - trial.scores[order, top(number)][s] for s in SIDES)
     return left - right
 
 

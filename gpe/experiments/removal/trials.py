@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
@@ -65,33 +64,28 @@ class Grid:
         return None if value is None else value - (fmean(known) if known else 0.0)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What one network loses without some of its channels.
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What one network of any task loses without some of its channels.
 
     Attributes:
         channels: of the layer.
         images: that were scored.
-        engine: which ran, and how near it came to plainly zeroing channels.
-        baseline: mIoU in percent by region, nothing removed.
-        empty: regions without a labelled pixel, which have no mIoU.
+        baseline: the score in percent by region, nothing removed.
+        empty: regions without a labelled pixel, which have no score.
         rankings: in the order of the paper's figures, random orders not among them.
         draws: names of the random orders.
         matched: names of the random orders that deviate as Equation 2's does.
         shared: by count, how many of its first channels these share with Equation 2, on average.
         counts: how many of the first channels were removed, rising.
         ranges: what else was removed, from the first channels to the last.
-        grid: regions of a grid against each other; None where that was not asked for.
-        miou: by ranking or draw and by what was removed; in percent by region.
-        ranked_on: how many images each ranking is of.
-        paper: the paper's mIoU, by ranking, removal and region; of its own channels.
+        scores: by ranking or draw and by what was removed; in percent by region.
+        paper: the paper's score, by ranking, removal and region; of its own channels.
     """
 
-    experiment: str
     config: dict[str, Any]
     channels: int
     images: int
-    engine: str
     baseline: dict[str, float]
     empty: list[str]
     rankings: list[str]
@@ -100,9 +94,7 @@ class Trial:
     shared: dict[int, float]
     counts: list[int]
     ranges: list[Removal]
-    grid: Grid | None
-    miou: dict[tuple[str, Removal], dict[str, float]]
-    ranked_on: dict[str, int]
+    scores: dict[tuple[str, Removal], dict[str, float]]
     paper: dict[tuple[str, Removal, str], float]
 
     @property
@@ -110,17 +102,23 @@ class Trial:
         return list(self.baseline)
 
     @property
+    def bands(self) -> dict[str, list[str]]:
+        """The orders that are drawn and told of as one, by what they are called."""
+        bands = {MATCHED: self.matched, RANDOM: self.draws}
+        return {name: orders for name, orders in bands.items() if orders}
+
+    @property
     def lines(self) -> list[str]:
         """What a figure or table shows: every ranking, and orders of a kind as one."""
-        return [*self.rankings, *bands_of(self)]
+        return [*self.rankings, *self.bands]
 
     def orders(self, line: str) -> list[str]:
         """Those that one of ``lines`` stands for."""
-        return bands_of(self).get(line, [line])
+        return self.bands.get(line, [line])
 
     def value(self, line: str, removal: Removal, region: str) -> Value:
         """Of one of ``lines``."""
-        values = [self.miou[order, removal][region] for order in self.orders(line)]
+        values = [self.scores[order, removal][region] for order in self.orders(line)]
         return Value(fmean(values), min(values), max(values))
 
     @property
@@ -131,14 +129,28 @@ class Trial:
     @property
     def told(self) -> dict[int, int]:
         """The counts to tell of, as near to the paper's shares as was measured; the paper's."""
-        return told(self.partial_counts, self.channels)
+        found: dict[int, int] = {}
+        counts = self.partial_counts
+        for paper in PAPER_COUNTS if counts else ():
+            share = paper / PAPER_CHANNELS * self.channels
+            found.setdefault(min(counts, key=lambda count: abs(count - share)), paper)
+        return found
 
 
-def bands_of(trial: Any) -> dict[str, list[str]]:
-    """The orders of a trial that are drawn and told of as one, by what they are called."""
-    return {
-        name: orders for name, orders in ((MATCHED, trial.matched), (RANDOM, trial.draws)) if orders
-    }
+@dataclass(frozen=True, kw_only=True)
+class Trial(Losses):
+    """What a segmentation network loses: mIoU.
+
+    Attributes:
+        engine: which ran, and how near it came to plainly zeroing channels.
+        grid: regions of a grid against each other; None where that was not asked for.
+        ranked_on: how many images each ranking is of.
+    """
+
+    experiment: str
+    engine: str
+    grid: Grid | None
+    ranked_on: dict[str, int]
 
 
 def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, Found]]:
@@ -151,15 +163,6 @@ def each(runs: Sequence[Run], read: Callable[[Run], Found]) -> list[tuple[str, F
     names = [", ".join(str(config[o]) for o in _TITLE if o in config) for config in configs]
     titles = told_apart(names, configs, _FIRST)
     return [(title, run.read(read)) for title, run in zip(titles, runs, strict=True)]
-
-
-def told(counts: Sequence[int], channels: int) -> dict[int, int]:
-    """Those of ``counts`` that are nearest to the paper's shares of its channels; the paper's."""
-    found: dict[int, int] = {}
-    for paper in PAPER_COUNTS if counts else ():
-        share = paper / PAPER_CHANNELS * channels
-        found.setdefault(min(counts, key=lambda count: abs(count - share)), paper)
-    return found
 
 
 def top(count: int) -> Removal:
@@ -177,39 +180,48 @@ def read(run: Run) -> Trial:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: its record is no such record.
     """
-    config, result = run.record.config, run.record.result
-    channels = int(result["channels"])
-    scores = _miou(_rows(result["curves"]) if "curves" in result else result["rows"], channels)
+    result = run.record.result
+    rows = _rows(result["curves"]) if "curves" in result else result["rows"]
+    return Trial(
+        **losses(run, rows, result.get("baseline")),
+        experiment=run.record.experiment,
+        engine=_engine(result),
+        grid=_grid(result["grid"]) if "grid" in result else None,
+        ranked_on={str(name): int(one["images"]) for name, one in result["rankings"].items()},
+    )
+
+
+def losses(
+    run: Run, rows: Iterable[dict[str, Any]], baseline: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The fields of :class:`Losses`, checked; each row has its region and its ``miou``."""
+    result, channels = run.record.result, int(run.record.result["channels"])
+    scores = _scores(rows, channels)
     names = {name for name, _ in scores}
     removals = {removal for _, removal in scores}
-    before = _baseline(result.get("baseline"), scores)
+    before = _baseline(baseline, scores)
     empty = {r for of in (before, *scores.values()) for r, value in of.items() if value is None}
-    baseline = _without(before, empty)
-    miou = {key: _without(regions, empty) for key, regions in scores.items()}
+    whole = _without(before, empty)
+    known = {key: _without(regions, empty) for key, regions in scores.items()}
     for name in names:
         for removal in removals:
-            if miou[name, removal].keys() != baseline.keys():
+            if known[name, removal].keys() != whole.keys():
                 raise ValueError(f"{name}, {removal}: regions are not those of the baseline")
-    bands = {kind: sorted(n for n in names if band_of(n) == kind) for kind in (MATCHED, RANDOM)}
-    return Trial(
-        experiment=run.record.experiment,
-        config=config,
-        channels=channels,
-        images=int(result["images"]),
-        engine=_engine(result),
-        baseline=baseline,
-        empty=[region for region in REGIONS if region in empty],
-        rankings=in_order(names - {name for band in bands.values() for name in band}),
-        draws=bands[RANDOM],
-        matched=bands[MATCHED],
-        shared={int(count): float(n) for count, n in result.get("shared", {}).items()},
-        counts=sorted(removal.stop for removal in removals if removal.kind == "top"),
-        ranges=sorted(removal for removal in removals if removal.kind == "range"),
-        grid=_grid(result["grid"]) if "grid" in result else None,
-        miou=miou,
-        ranked_on={str(name): int(one["images"]) for name, one in result["rankings"].items()},
-        paper=_paper(run.record.paper),
-    )
+    return {
+        "config": run.record.config,
+        "channels": channels,
+        "images": int(result["images"]),
+        "baseline": whole,
+        "empty": [region for region in REGIONS if region in empty],
+        "rankings": in_order({name for name in names if not band_of(name)}),
+        "draws": sorted(name for name in names if band_of(name) == RANDOM),
+        "matched": sorted(name for name in names if band_of(name) == MATCHED),
+        "shared": {int(count): float(n) for count, n in result.get("shared", {}).items()},
+        "counts": sorted(removal.stop for removal in removals if removal.kind == "top"),
+        "ranges": sorted(removal for removal in removals if removal.kind == "range"),
+        "scores": known,
+        "paper": _paper(run.record.paper),
+    }
 
 
 Scores = dict[str, float | None]  # by region
@@ -219,7 +231,7 @@ def _without(scores: Scores, empty: set[str]) -> dict[str, float]:
     return {r: value for r, value in scores.items() if value is not None and r not in empty}
 
 
-def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict[tuple[str, Removal], Scores]:
+def _scores(rows: Iterable[dict[str, Any]], channels: int) -> dict[tuple[str, Removal], Scores]:
     found: dict[tuple[str, Removal], Scores] = defaultdict(dict)
     for row in rows:
         removal = removal_of(row)
@@ -228,8 +240,7 @@ def _miou(rows: Iterable[dict[str, Any]], channels: int) -> dict[tuple[str, Remo
         regions = found[str(row["ranking"]), removal]
         if row["region"] in regions:
             raise ValueError(f"twice: {row['ranking']}, {removal}, {row['region']}")
-        value = row["miou"]
-        regions[str(row["region"])] = None if value is None else percentage(value)
+        regions[str(row["region"])] = percentage(row["miou"])
     if not found:
         raise ValueError("no rows")
     return found
@@ -250,9 +261,7 @@ def _rows(curves: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
 def _baseline(given: dict[str, Any] | None, miou: dict[tuple[str, Removal], Scores]) -> Scores:
     """Nothing removed: said so, or the first of no channels."""
     if given:
-        return {
-            str(name): None if value is None else percentage(value) for name, value in given.items()
-        }
+        return {str(name): percentage(value) for name, value in given.items()}
     for (_, removal), regions in miou.items():
         if removal == top(0):
             return regions
@@ -262,8 +271,8 @@ def _baseline(given: dict[str, Any] | None, miou: dict[tuple[str, Removal], Scor
 def _grid(result: dict[str, Any]) -> Grid:
     count, miou = int(result["count"]), {}
     for row in result["rows"]:
-        value = None if row["miou"] is None else percentage(row["miou"])
-        miou[str(row["ranking"]), int(row["stop"]), str(row["region"])] = value
+        key = str(row["ranking"]), int(row["stop"]), str(row["region"])
+        miou[key] = percentage(row["miou"])
     orders = list(dict.fromkeys(name for name, *_ in miou))
     lost: dict[str, dict[str, float | None]] = {order: {} for order in orders}
     for order in orders:
@@ -292,14 +301,16 @@ def removal_of(row: dict[str, Any]) -> Removal:
 
 def _paper(paper: dict[str, Any] | None) -> dict[tuple[str, Removal, str], float]:
     return {
-        (str(row["ranking"]), removal_of(row), str(row["region"])): percentage(row["miou"])
+        (str(row["ranking"]), removal_of(row), str(row["region"])): float(row["miou"])
         for row in (paper["rows"] if paper else ())
     }
 
 
-def percentage(value: Any) -> float:
-    """A score of a record; a ValueError if it is none."""
+def percentage(value: Any) -> float | None:
+    """A score of a record, None where there is none; a ValueError if it is no score."""
+    if value is None:
+        return None
     value = float(value)
-    if not isfinite(value) or not 0 <= value <= 100:
+    if not 0 <= value <= 100:  # NaN is not
         raise ValueError(f"expected a score in percent, got {value}")
     return value

@@ -133,31 +133,20 @@ def _of_group(group: Sequence[Trial]) -> list[Block]:
 
 
 def _scores(trial: Trial, regions: Sequence[str]) -> list[Cell | None]:
-    paper = {regions[0]: number(trial.paper)} if trial.paper is not None else {}
-    cells: list[Cell | None] = []
-    for region in regions:
-        value = trial.miou.get(region)
-        if value is None:
-            cells.append(None)
-        else:
-            cells.append(Cell(number(value), paper=paper.get(region, ""), bar=Bar(value)))
-    return [*cells, None if trial.accuracy is None else Cell(number(trial.accuracy))]
+    paper = {regions[0]: trial.paper}
+    cells = [_cell(trial.miou.get(region), paper.get(region), bar=True) for region in regions]
+    return [*cells, _cell(trial.accuracy)]
 
 
 def _by_class(trial: Trial, title: str, palette: np.ndarray | None) -> Table:
     means = [
-        None
-        if value is None
-        else Cell(number(value), paper=number(trial.paper) if trial.paper and not place else "")
+        _cell(value, None if place else trial.paper)
         for place, value in enumerate(trial.miou.values())
     ]
     rows = [
         Row(
             name,
-            [
-                None if values[place] is None else Cell(number(values[place]))
-                for values in trial.iou.values()
-            ],
+            [_cell(values[place]) for values in trial.iou.values()],
             colour="" if palette is None else "rgb({} {} {})".format(*palette[place].tolist()),
         )
         for place, name in enumerate(trial.classes)
@@ -165,6 +154,13 @@ def _by_class(trial: Trial, title: str, palette: np.ndarray | None) -> Table:
     sections = [Section([Row("mIoU", means)]), Section(rows)]
     columns = [Column(region) for region in trial.miou]
     return Table("class", columns, sections, style="plain", title=title)
+
+
+def _cell(value: float | None, paper: float | None = None, *, bar: bool = False) -> Cell | None:
+    if value is None:
+        return None
+    told = "" if paper is None else number(paper)
+    return Cell(number(value), paper=told, bar=Bar(value) if bar else None)
 
 
 def _pictures(arrays: dict[str, np.ndarray]) -> list[Block]:

@@ -18,13 +18,13 @@ from gpe.data.pixels import IGNORE, default_workers
 from gpe.data.resident import cuts
 from gpe.errors import InputError
 from gpe.experiments.options import Places
-from gpe.experiments.processes import count, expect_enough, is_first, rank, share
+from gpe.experiments.processes import count, is_first, rank, share
 from gpe.experiments.progress import Progress
 from gpe.experiments.runs import Partial, record, run_all
 from gpe.experiments.segmentation.config import EvaluationConfig, PixelConfig, SegmentationConfig
 from gpe.experiments.segmentation.scores import region_scores
 from gpe.experiments.trained import Trained, open_trained
-from gpe.experiments.training import NetworkTrial, Tally, fit
+from gpe.experiments.training import NetworkTrial, Tally, fit, steps_of
 from gpe.models import open_model
 from gpe.models.deeplab import deeplabv3
 from gpe.records import Record, save_arrays
@@ -97,6 +97,8 @@ def labelled(target: Tensor) -> Tensor:
 class SegmentationTrial(NetworkTrial[SegmentationConfig]):
     """One DeepLabv3, trained on views of images and tested on whole ones."""
 
+    IMAGES = ("classes", "palette", "mean", "std")
+
     def __init__(
         self,
         config: SegmentationConfig,
@@ -107,19 +109,11 @@ class SegmentationTrial(NetworkTrial[SegmentationConfig]):
     ):
         self.train_set, self.test_set = train, test
         self.num_classes = len(train.classes)
-        if len(train) < config.batch_size:
-            raise InputError(
-                f"batch_size: expected at most {len(train)}, as many as there are images to "
-                f"train on, got {config.batch_size}"
-            )
-        # Whole batches only: batch norm of a batch of one image cannot be had.
-        self._steps = len(train) // config.batch_size
-        self.images_per_epoch = self._steps * config.batch_size
-        model = build(config, self.num_classes)
-        expect_enough(self.images_per_epoch, config.batch_size)
+        steps = steps_of(len(train), config.batch_size)
+        self.images_per_epoch = steps * config.batch_size
         super().__init__(
             config,
-            model,
+            build(config, self.num_classes),
             channels_last=config.width % 16 == 0,
             sync_batch_norm=sync_batch_norm,
         )
@@ -136,7 +130,7 @@ class SegmentationTrial(NetworkTrial[SegmentationConfig]):
             weight_decay=config.weight_decay,
             fused=True,
         )
-        steps = self._steps * config.epochs
+        steps *= config.epochs
         self.scheduler = PolynomialLR(self.optimizer, total_iters=steps, power=config.power)
 
     def train_epoch(self, epoch: int) -> Iterator[PixelTally]:
@@ -177,12 +171,6 @@ class SegmentationTrial(NetworkTrial[SegmentationConfig]):
             batch_size=config.test_batch_size,
             precision=config.precision,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        # What whoever uses the network needs to know of the images it was trained on.
-        names = ("classes", "palette", "mean", "std")
-        images = {name: getattr(self.train_set, name) for name in names}
-        return super().state_dict() | {"images": images}
 
     def _logits(self, images: Tensor) -> Tensor:
         with self.autocast():

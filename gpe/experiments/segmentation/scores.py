@@ -1,5 +1,6 @@
 """What a segmentation network reaches on a set: mIoU of the whole image and of its parts."""
 
+from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
@@ -8,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpe.data import SegmentationSet
+from gpe.data.listing import spread
 from gpe.errors import InputError
 from gpe.experiments.processes import share, summed
 from gpe.experiments.runs import Partial
+from gpe.experiments.trained import autocast
 from gpe.metrics import RegionIoU
 from gpe.models.deeplab import low_resolution_logits
 
@@ -52,7 +55,7 @@ def region_scores(
     device = torch.device(images.device)
 
     def logits(batch: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             return low_resolution_logits(model, batch)
 
     metric = RegionIoU(len(images.classes), regions=REGIONS).to(device)
@@ -75,10 +78,10 @@ def region_scores(
     confusions = summed(metric.confusion)
     confusion = confusions[0]
     result = {
-        "miou": {region: _percent(value) for region, value in metric.compute().items()},
-        "pixel_accuracy": _percent(float(confusion.trace() / confusion.sum())),
+        "miou": {region: percent(value) for region, value in metric.compute().items()},
+        "pixel_accuracy": percent(float(confusion.trace() / confusion.sum())),
         "iou": {
-            region: [_percent(value) for value in values.tolist()]
+            region: [percent(value) for value in values.tolist()]
             for region, values in metric.class_iou().items()
         },
         "classes": list(images.classes),
@@ -88,18 +91,23 @@ def region_scores(
         "confusion": confusions.cpu(),
         "palette": torch.tensor(images.palette, dtype=torch.uint8),
     }
-    count = min(SAMPLES, len(images))
-    for sample in range(count):
-        image, labels = images.samples[sample * len(images) // count]
-        seen = logits(images.normalise(image[None].to(device)))
-        full = F.interpolate(seen.float(), labels.shape, mode="bilinear")[0].argmax(0).byte().cpu()
+    for sample, index in enumerate(spread(len(images), SAMPLES)):
+        image, labels = images.samples[index]
+        seen = images.normalise(image[None].to(device))
+        answer = answer_of(logits(seen), labels.shape)
         step = -(-max(labels.shape) // SAMPLE_SIDE)
         arrays[f"image{sample}"] = image[:, ::step, ::step]
         arrays[f"labels{sample}"] = labels[::step, ::step]
-        arrays[f"predictions{sample}"] = full[::step, ::step]
+        arrays[f"predictions{sample}"] = answer[::step, ::step]
     return result, arrays
 
 
-def _percent(share: float) -> float | None:
+def answer_of(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Of one image: from logits ``[1,K,h,w]`` to predictions uint8 ``[H,W]`` on the CPU."""
+    full = F.interpolate(logits.float(), list(size), mode="bilinear")
+    return full[0].argmax(0).byte().cpu()
+
+
+def percent(share: float) -> float | None:
     """None where there is nothing to have a share of."""
     return None if isnan(share) else 100 * share
