@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from gpe.errors import InputError, expect_bool, expect_number, shown
@@ -185,7 +185,8 @@ def _check_numbers(weight: float, label_smoothing: float) -> tuple[float, float]
 def _variance(latents: Tensor, all_processes: bool) -> Tensor:
     """Over the latents of all crops, as a mean over channels; never 0."""
     wide = latents.to(torch.promote_types(latents.dtype, torch.float32))
-    variance = _variance_of_all(wide) if all_processes else wide.var(0, correction=0)
+    several = all_processes and distributed.is_available() and distributed.is_initialized()
+    variance = _variance_of_all(wide) if several else wide.var(0, correction=0)
     return variance.mean() + torch.finfo(wide.dtype).eps ** 2
 
 

@@ -170,6 +170,16 @@ def test_a_relative_loss_is_that_of_latents_of_unit_variance(device):
     assert_close(distance(0.01)[0], found, dtype=torch.float32)
 
 
+def test_the_one_process_is_all_processes():
+    """As in a script that torchrun did not start."""
+    features, head = sample("cpu"), linear()
+    alone, all_of_them = (
+        fused_augshift_loss(features, None, head, INDICES, relative=True, all_processes=given).loss
+        for given in (False, True)
+    )
+    assert torch.equal(alone, all_of_them)
+
+
 def test_the_gradient_of_a_relative_loss():
     head = linear()
 

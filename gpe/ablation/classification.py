@@ -125,7 +125,7 @@ def answers_sweep(
         A :class:`ClassifierAblation`, with the engine that ran.
 
     Raises:
-        InputError: as :func:`gpe.ablation_sweep`.
+        InputError: as :func:`gpe.ablation_sweep`, and labels of another shape.
 
     Example:
         >>> net = nn.Sequential(nn.Identity(), nn.Flatten())
@@ -144,6 +144,9 @@ def answers_sweep(
             engine = engines.engine(images, plan)
             if labels is None:
                 labels = _answers(pick_logits(forward(network, images)))
+            elif labels.shape != (len(images),):
+                came = list(labels.shape)
+                raise InputError(f"batches: expected labels [{len(images)}], got {came}")
             kept = torch.empty(len(plan.variants), len(images), dtype=torch.bool)
             for variant, logits in engine.run(images, plan, range(len(plan.variants))):
                 kept[variant] = (_answers(logits) == labels).cpu()

@@ -115,7 +115,7 @@ def flat_predictions(preds: Predictions, box_format: BoxFormat) -> Tensor:
     if box_format == "xyxy":
         boxes[:, 2:] -= boxes[:, :2].clone()
     found = torch.cat([places[:, None], boxes, scores], 1)
-    if not (found.sum().isfinite() and (boxes[:, 2:] >= 0).all()):
+    if not (found.isfinite().all() and (boxes[:, 2:] >= 0).all()):
         wrong = ~(found.isfinite().all(1) & (boxes[:, 2:] >= 0).all(1))
         first = int(wrong.nonzero()[0])
         image, n = int(places[first]), first - sum(counts[: int(places[first])])

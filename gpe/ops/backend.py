@@ -179,6 +179,8 @@ def _compiled(device: str) -> Status:
 def _triton(device: str) -> Status:
     if not _has_triton():
         return Status(False, "triton is not installed")
+    if device not in ("cpu", "cuda"):
+        return Status(False, f"no kernels for {device}")
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device == "cpu" and not interpreted:
         return Status(False, "Triton needs a GPU, or TRITON_INTERPRET=1")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 import gpe
 from gpe.ablation import classification as module
 from gpe.ablation import classifier_sweep, random_orders
-from gpe.ablation.classification import logits_without
+from gpe.ablation.classification import answers_sweep, logits_without
 from gpe.ablation.plan import make_plan
 from gpe.errors import InputError
 from gpe.models import Classifier, resnet18
@@ -205,3 +205,11 @@ class TestSplit:
         net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Cosine(3, 4))
         with pytest.raises(InputError, match="a linear map of latents"):
             split_classifier(net, torch.rand(1, 3, 4, 4))
+
+
+def test_labels_that_would_be_broadcast_are_refused():
+    net, images = nn.Sequential(nn.Identity(), nn.Flatten()), torch.eye(3)[..., None, None]
+    with pytest.raises(InputError, match=r"batches: expected labels \[3\], got \[1\]"):
+        answers_sweep(
+            net, [(images, torch.tensor([0]))], {"first": range(3)}, layer="0", counts=[1]
+        )

@@ -568,6 +568,14 @@ def test_wrong_input_is_named(preds, target, message):
         log_average_miss_rate(preds, target)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")  # of their area
+def test_huge_boxes_match_nobody():
+    """Finite, though their sum is not; a single person who is missed at every threshold."""
+    huge = PERSON | {"boxes": torch.tensor([[0.0, 0, 1e308, 1e308]], dtype=torch.float64)}
+    found = log_average_miss_rate([huge], [truth(box())], settings=("reasonable",))
+    assert found["reasonable"] == 100
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     (

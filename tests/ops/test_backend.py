@@ -59,6 +59,12 @@ def test_forced_triton_raises_for_cpu_tensors_outside_its_interpreter(monkeypatc
         place()
 
 
+def test_other_devices_take_the_reference_where_triton_is_installed_too(monkeypatch):
+    monkeypatch.delenv("GPE_BACKEND", raising=False)
+    monkeypatch.setattr(backend, "_has_triton", lambda: True)
+    assert backend.choose("mps") == "reference"
+
+
 def test_the_interpreter_serves_nobody_by_default(monkeypatch):
     monkeypatch.delenv("GPE_BACKEND", raising=False)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
