@@ -1,5 +1,6 @@
 """All curves of an ablation, for several rankings and regions, in one pass over the images."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from gpe.models.inside import find_layer, layout_of
 from gpe.models.running import WRAPPED, eager, foreign
 from gpe.ops.region_confusion import Rectangle, region_confusion
 
+SECONDS = 10.0  # between two writings of what was counted
+
 
 def ablation_sweep(
     model: nn.Module,
@@ -34,7 +37,7 @@ def ablation_sweep(
     engine: EngineName = "auto",
     memory: int | None = None,
     checkpoint: str | Path | None = None,
-    every: int = 20,
+    every: int | None = None,
     channel_dim: int | None = None,
 ) -> AblationResult:
     """What a network loses in each region when channels of a layer are removed, for all curves.
@@ -75,7 +78,7 @@ def ablation_sweep(
             whose caches then help, and 1 GiB on a GPU, which many of them keep busy.
         checkpoint: a file for the sums so far. If it is there, what it holds is not done again.
             Each of several processes has its own, with its number in the name.
-        every: batches between two of these files.
+        every: batches between two of these files; None: as many as take ten seconds.
         channel_dim: of the layer's output, where it does not show; negative from the end.
 
     Returns:
@@ -110,9 +113,11 @@ def ablation_sweep(
         ('first', 'top', 0, 32, 'full')
     """
     expect_one_of("engine", engine, get_args(EngineName))
-    num_classes, every = integer("num_classes", num_classes, 1), integer("every", every, 1)
+    num_classes = integer("num_classes", num_classes, 1)
+    every = None if every is None else integer("every", every, 1)
     ignore_index = integer("ignore_index", ignore_index)
     path, sums, skipped = checkpoint_path(checkpoint), None, 0
+    written = time.monotonic()
     with eager(model) as network, evaluating(network), torch.inference_mode():
         find_layer(model, layer)
         name = layer.replace(WRAPPED, "")
@@ -141,8 +146,12 @@ def ablation_sweep(
                 continue
             sums.expect_same(skipped)
             sums.add(images, labels, ids, list(rectangles.values()))
-            if path is not None and sums.batches % every == 0:
+            due = (
+                time.monotonic() - written >= SECONDS if every is None else not sums.batches % every
+            )
+            if path is not None and due:
                 sums.total().save(path)
+                written = time.monotonic()
 
     if sums is None:
         return over_processes(None)

@@ -183,6 +183,21 @@ def test_an_interrupted_sweep_goes_on(net, tmp_path, done):
         assert_same(resumed, expected)
 
 
+@pytest.mark.parametrize(("seconds", "kept"), [(0.0, True), (1000.0, False)])
+def test_a_sweep_of_a_few_slow_batches_is_kept_too(net, tmp_path, monkeypatch, seconds, kept):
+    """Twenty batches of Figure 4 may take ten minutes, which an interruption would have lost."""
+    monkeypatch.setattr("gpe.ablation.sweep.SECONDS", seconds)
+    path = tmp_path / "sums.safetensors"
+
+    def stopping():
+        yield from batches(1)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        sweep(net, stopping(), checkpoint=path)
+    assert path.exists() == kept
+
+
 def test_a_checkpoint_of_other_batches_is_refused(net, tmp_path):
     """It says how many batches are done, which then would not be the same images."""
     path, data = tmp_path / "sums.safetensors", batches(2)
