@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from gpe.ablation import sweep
 from gpe.experiments.removal.config import RemovalConfig
 from gpe.experiments.removal.run import run
 from gpe.experiments.runs import Partial
@@ -43,7 +44,7 @@ def survives(out: Path, network: str, seconds: float | None = None) -> bool:
 
 def main(out: Path, network: str, kills: int, seed: int) -> None:
     torch.set_num_threads(1)  # or a process that is forked might wait for threads for ever
-    Partial.SECONDS = 0.0
+    Partial.SECONDS = sweep.SECONDS = 0.0
     start = time.monotonic()
     survives(out / "whole", network)
     length, moments = time.monotonic() - start, random.Random(seed)

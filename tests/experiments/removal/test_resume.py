@@ -94,10 +94,11 @@ def test_while_it_ranks(job, network, whole, tmp_path, interrupt):
     expect_same(directory, whole(job))
 
 
-def test_while_it_removes(network, whole, tmp_path, interrupt):
+def test_while_it_removes(network, whole, tmp_path, interrupt, monkeypatch):
     """Where nothing is ranked again, and the first batches are not run again."""
-    every = 20  # batches between two files, as ablation_sweep has it
-    undo = interrupt(sweep, "_unpacked", call=every + 5)
+    monkeypatch.setattr(sweep, "SECONDS", 0.0)
+    done = 24  # batches
+    undo = interrupt(sweep, "_unpacked", call=done + 1)
     with pytest.raises(KeyboardInterrupt):
         figure("figure4", network, tmp_path)
     undo()
@@ -109,7 +110,7 @@ def test_while_it_removes(network, whole, tmp_path, interrupt):
 
     removed = interrupt(sweep, "_confusion")
     figure("figure4", network, tmp_path, force=True)
-    assert resumed * BATCHES == removed() * (BATCHES - every)
+    assert resumed * BATCHES == removed() * (BATCHES - done)
 
 
 def test_it_starts_again_where_that_is_asked_for(network, whole, tmp_path, interrupt):
