@@ -140,7 +140,7 @@ def _of_run(path: Path, seed: int | None) -> Trained:
     """The network of a run: with its weights, or as ``seed`` makes it before any training."""
     checkpoint = path / CHECKPOINT
     what = f"model: expected {checkpoint} to be one of gpe location, augshift or segment train"
-    with foreign(f"{what}, got another"):
+    with foreign(what):
         state = read_file(checkpoint, "model")
         said = state.get("experiment")
         if said is None:

@@ -125,5 +125,5 @@ def test_what_is_no_checkpoint_is_told(tmp_path):
 def test_a_run_that_does_not_say_what_it_was_trained_on_is_told(weights, tmp_path):
     state = {"config": vars(tiny.config()), "trial": {"model": {}}}
     torch.save(state, tmp_path / CHECKPOINT)
-    with pytest.raises(InputError, match=r"model: expected .*, got KeyError: 'images'"):
+    with pytest.raises(InputError, match=r"model: expected .*: KeyError: 'images'"):
         open_trained(str(tmp_path), weights)

@@ -255,7 +255,7 @@ class TestEvaluation:
         with pytest.raises(InputError, match=r"model: there is no .*checkpoint\.pt"):
             open_trained(str(tmp_path))
         torch.save({"config": {}}, tmp_path / CHECKPOINT)
-        with pytest.raises(InputError, match="augshift or segment train, got StopIteration"):
+        with pytest.raises(InputError, match="augshift or segment train: StopIteration"):
             open_trained(str(tmp_path))
         with pytest.raises(InputError, match=r"there is no .*absent"):
             open_trained(str(tmp_path / "absent.pth"))
